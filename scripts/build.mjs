@@ -1,0 +1,12 @@
+// Builds every package into its `dist`; fast enough to run before each start.
+import { execFileSync } from "node:child_process";
+import { cpSync, existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const run = (args, cwd = root) => execFileSync(process.execPath, args, { cwd, stdio: "inherit" });
+
+const tsc = `${root}node_modules/@typescript/native/bin/tsc`;
+for (const project of ["packages/sdk", "packages/cellplane", "examples/shop"]) run([tsc, "-p", `${root}${project}`]);
+cpSync(`${root}packages/cellplane/src/store/schema`, `${root}packages/cellplane/dist/store/schema`, { recursive: true });
+if (existsSync(`${root}packages/console/vite.config.ts`)) run([`${root}node_modules/vite/bin/vite.js`, "build", "--logLevel", "warn"], `${root}packages/console`);
