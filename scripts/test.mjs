@@ -6,5 +6,6 @@ ready();
 const files = process.argv.slice(2);
 const run = (args) => spawnSync(process.execPath, args, { cwd: root, stdio: "inherit" }).status === 0;
 const checked = files.length > 0 || run(["scripts/check.mjs"]);
-const tested = run(["node_modules/vitest/vitest.mjs", "run", ...files]);
+const golden = process.env.UPDATE_GOLDEN ? ["--update"] : [];
+const tested = run(["node_modules/vitest/vitest.mjs", "run", ...golden, ...files]);
 process.exit(checked && tested ? 0 : 1);
