@@ -2,15 +2,25 @@ import { z } from "zod";
 import { CellplaneError } from "../base/errors.ts";
 import type { Tx } from "../store/model.ts";
 
-/** Each role may do what the ones before it may. "public" needs no token, "router" is what a data-plane process holds. */
-export const roles = ["public", "viewer", "operator", "admin"] as const;
+/** Each role may do what the ones before it may; "public" needs no token. */
+export const roleLadder = ["public", "viewer", "operator", "admin"] as const;
+/** "router" stands apart: what a data-plane process holds, good for the route feed and its acknowledgements only. */
+export const roles = [...roleLadder, "router"] as const;
 export type Role = (typeof roles)[number];
+
+export function mayCall(held: Role, needed: Role): boolean {
+  if (needed === "public" || held === "admin" || held === needed) return true;
+  if (needed === "router" || held === "router") return false;
+  return roleLadder.indexOf(held) >= roleLadder.indexOf(needed);
+}
 
 /**
  * One call of the API, declared once: the server validates by it, OpenAPI is generated from it, the CLI and the console
  * call through it. Declarations carry no code of the server, so that clients load none of it.
+ *
+ * P, Q, B, R are what the handler sees; PI, QI, BI what a caller may send, where defaults are left out.
  */
-export interface Endpoint<P = unknown, Q = unknown, B = unknown, R = unknown> {
+export interface Endpoint<P = unknown, Q = unknown, B = unknown, R = unknown, PI = unknown, QI = unknown, BI = unknown> {
   /** `operationId` in OpenAPI: verb and noun in camelCase, as in `createCell`. */
   id: string;
   method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
@@ -18,9 +28,9 @@ export interface Endpoint<P = unknown, Q = unknown, B = unknown, R = unknown> {
   path: string;
   role: Role;
   summary: string;
-  params: z.ZodType<P>;
-  query: z.ZodType<Q>;
-  body: z.ZodType<B>;
+  params: z.ZodType<P, PI>;
+  query: z.ZodType<Q, QI>;
+  body: z.ZodType<B, BI>;
   returns: z.ZodType<R>;
   /** 200, or 201 when it creates, 202 when it starts an operation, 204 when it returns nothing. */
   status: 200 | 201 | 202 | 204;
@@ -29,10 +39,10 @@ export interface Endpoint<P = unknown, Q = unknown, B = unknown, R = unknown> {
 const nothing = z.object({});
 
 /** Declares an endpoint; what is left out is empty (`params`, `query`, `body`) or 200 (`status`). Mutations also take `?dryRun=true`. */
-export function endpoint<P = Record<string, never>, Q = Record<string, never>, B = Record<string, never>, R = unknown>(
-  e: Pick<Endpoint<P, Q, B, R>, "id" | "method" | "path" | "role" | "summary" | "returns"> & Partial<Pick<Endpoint<P, Q, B, R>, "params" | "query" | "body" | "status">>,
-): Endpoint<P, Q, B, R> {
-  return { params: nothing as unknown as z.ZodType<P>, query: nothing as unknown as z.ZodType<Q>, body: nothing as unknown as z.ZodType<B>, status: 200, ...e };
+export function endpoint<P = Record<string, never>, Q = Record<string, never>, B = Record<string, never>, R = unknown, PI = P, QI = Q, BI = B>(
+  e: Pick<Endpoint<P, Q, B, R, PI, QI, BI>, "id" | "method" | "path" | "role" | "summary" | "returns"> & Partial<Pick<Endpoint<P, Q, B, R, PI, QI, BI>, "params" | "query" | "body" | "status">>,
+): Endpoint<P, Q, B, R, PI, QI, BI> {
+  return { params: nothing as unknown as z.ZodType<P, PI>, query: nothing as unknown as z.ZodType<Q, QI>, body: nothing as unknown as z.ZodType<B, BI>, status: 200, ...e };
 }
 
 /** Who calls, as the token says. `name` stands in the audit log. */
@@ -55,9 +65,16 @@ export interface Call<P, Q, B> {
   signal: AbortSignal;
   /**
    * The mutation's transaction: commits with its audit entry and the record of its idempotency key, or rolls back on a
-   * dry run. A mutating handler does all of its writing inside one call of it.
+   * dry run. A mutating handler does all of its writing inside one call of it, and answers with what `work` returned
+   * (or something computed from it alone), since that is what a repeat of the call with the same key is answered with.
    */
   mutate<T>(work: (tx: Tx) => Promise<T>): Promise<T>;
+  /**
+   * For a handler that gathers many calls into one transaction it opens itself (group commit) instead of calling `mutate`:
+   * queues this call's audit entry and the record of its idempotency key with `answer` there, by `tx.atCommit`. It must not
+   * fail the transaction for a key that another call of the same batch has used.
+   */
+  record(tx: Tx, answer: unknown): void;
 }
 
 /** An endpoint with its code. A result with a `generation` is sent with that as its ETag. */
@@ -66,7 +83,16 @@ export interface Handler {
   handle: (call: Call<never, never, never>) => Promise<unknown>;
 }
 
-export const handler = <P, Q, B, R>(e: Endpoint<P, Q, B, R>, handle: (call: Call<P, Q, B>) => Promise<R>): Handler => ({ endpoint: e as Endpoint, handle });
+export const handler = <P, Q, B, R, PI, QI, BI>(e: Endpoint<P, Q, B, R, PI, QI, BI>, handle: (call: Call<P, Q, B>) => Promise<R>): Handler => ({ endpoint: e as unknown as Endpoint, handle });
+
+/** What is no JSON call: feeds, metrics, static files. Answers by itself, after the role check. */
+export interface RawHandler {
+  method: "GET" | "POST";
+  /** As in `/v1/feed/{router}`, or ending in `/*` for a whole tree. */
+  path: string;
+  role: Role;
+  handle: (request: Request, at: { caller: Caller; params: Record<string, string> }) => Promise<Response> | Response;
+}
 
 /** Cursor pagination: at most `limit` items, and the `cursor` of the next page or null on the last. */
 export const PageQuery = z.object({
