@@ -2,15 +2,14 @@ import { z } from "zod";
 import { Labels, Name } from "../base/names.ts";
 
 /**
- * A cell's life:
+ * A cell's life (machine.ts has every case):
  *
  *   requested ─► provisioning ─► active ◄─► cordoned ─► draining ─► empty ─► retired ─► destroyed
- *                     │            │  ▲
- *                     ▼            ▼  │  (updating is a condition of an active cell, not a state of its own:
- *                   failed      degraded   it goes on serving)
+ *       ▲             │            ▲                       │          │          ▲
+ *       └── failed ◄──┘            └──── uncordon ─────────┴──────────┘          └── any state, once no tenant is left
  *
- * `state` is what people decided and what was done about it; health is observed apart from it, since a cordoned cell may
- * be well and an active one down.
+ * `state` is what people decided and what was done about it. Health is observed apart from it, since a cordoned cell may
+ * be well and an active one down; and an update is an operation on a cell that goes on serving, not a state.
  */
 export const cellStates = ["requested", "provisioning", "active", "cordoned", "draining", "empty", "retired", "destroyed", "failed"] as const;
 export type CellState = (typeof cellStates)[number];
@@ -116,12 +115,38 @@ export const CellEndpoints = z.object({
 });
 export type CellEndpoints = z.infer<typeof CellEndpoints>;
 
+/** Who wanted it: the fleet file, a person by `cell create`, or placement for a tenant's own cell. Only the file's cells are ever pruned. */
+export const cellOrigins = ["fleet", "person", "placement"] as const;
+
+/** Fields of the blueprint that one cell has otherwise: objects are merged, anything else is replaced. */
+export const Overrides = z.record(z.string(), z.json());
+export type Overrides = z.infer<typeof Overrides>;
+
+export const NewCell = z.strictObject({
+  name: Name,
+  region: Name,
+  blueprint: Name,
+  overrides: Overrides.default({}),
+  labels: Labels.default({}),
+});
+export type NewCell = z.infer<typeof NewCell>;
+
+/** One field that differs; `from` absent when it is added, `to` absent when it is removed. */
+export const FieldChange = z.object({
+  /** As in `services.app.env.LOG_LEVEL`. */
+  path: z.string(),
+  from: z.json().optional(),
+  to: z.json().optional(),
+});
+export type FieldChange = z.infer<typeof FieldChange>;
+
 export const Cell = z.object({
   name: Name,
   region: Name,
   blueprint: Name,
   class: z.enum(cellClasses),
   driver: z.string(),
+  origin: z.enum(cellOrigins),
   /** The number routers know it by; never used again after the cell is destroyed. 1…65535 */
   index: z.int().min(1).max(65535),
   state: z.enum(cellStates),
@@ -140,6 +165,8 @@ export const Cell = z.object({
   }),
   /** Foreign changes seen by the last look. */
   drift: Observed.shape.drift,
+  /** What this cell has otherwise than its blueprint. */
+  overrides: Overrides,
   /** host:port for routers; null until it runs. */
   endpoint: z.string().nullable(),
   /** Id of the operation in work on it; null when none. */
@@ -147,3 +174,16 @@ export const Cell = z.object({
   createdAt: z.iso.datetime(),
 });
 export type Cell = z.infer<typeof Cell>;
+
+/** What people may do with a cell. */
+export const cellVerbs = ["update", "cordon", "uncordon", "drain", "retire", "destroy"] as const;
+export type CellVerb = (typeof cellVerbs)[number];
+
+/** A cell with what it is made from, and why a verb would be refused now. */
+export const CellDetail = z.object({
+  ...Cell.shape,
+  spec: CellSpec,
+  /** null: it may be done. */
+  refused: z.record(z.enum(cellVerbs), z.string().nullable()),
+});
+export type CellDetail = z.infer<typeof CellDetail>;
