@@ -58,6 +58,8 @@ export const errorKinds = {
   disk_full: kind<{ path: string }>({ http: 507, exit: 1, retry: "later", fix: "Free space and start again; what was acknowledged is kept.", say: (d) => `no space left on the disk of ${d.path}` }),
   state_dir_in_use: kind<{ path: string; pid: number }>({ http: 500, exit: 1, retry: "never", fix: "Stop the other process, or choose another --state-dir.", say: (d) => `${d.path} is used by the running process ${d.pid}` }),
   postgres_failed: kind<{ why: string; log: string }>({ http: 500, exit: 1, retry: "later", fix: "Read the log named; `cellplane doctor` checks the usual causes.", say: (d) => `PostgreSQL did not start: ${d.why} (log: ${d.log})` }),
+  postgres_not_found: kind<{ where: string; why: string }>({ http: 500, exit: 1, retry: "never", fix: "Run `npm install` on Linux (glibc) or macOS, or name the programs of a PostgreSQL ≥ 15 with --pg-bin.", say: (d) => `there is no usable PostgreSQL at ${d.where}: ${d.why}` }),
+  unreachable_directory: kind<{ path: string; account: string }>({ http: 500, exit: 1, retry: "never", fix: "Choose a --state-dir outside of private home folders, as in /var/lib/cellplane.", say: (d) => `PostgreSQL runs as user ${d.account}, which cannot enter ${d.path}` }),
   schema_checksum: kind<{ step: string }>({ http: 500, exit: 1, retry: "never", fix: "Run the build that wrote the database, or restore the file: applied schema steps never change.", say: (d) => `schema step ${d.step} differs from the one that was applied` }),
   schema_newer: kind<{ step: string }>({ http: 500, exit: 1, retry: "never", fix: "Run a build at least as new as the database.", say: (d) => `the database has schema step ${d.step}, which this build does not know` }),
 
