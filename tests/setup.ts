@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { cpSync, existsSync, readdirSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { chmod, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -53,13 +53,29 @@ async function removeOrphans(): Promise<void> {
   }
 }
 
-/** Failing types do not stop a test run: `npm run check` tells of them. */
+/**
+ * Failing types do not stop a test run: `npm run check` tells of them. Compiled aside and then moved file by file, since
+ * processes of another run may be loading from `dist` right now.
+ */
 function buildPackages(): void {
   const tsc = join(root, "node_modules/@typescript/native/bin/tsc");
   for (const name of ["packages/sdk", "packages/cellplane", "examples/shop"]) {
-    const source = join(root, name, "src");
+    const project = join(root, name);
+    const source = join(project, "src");
     if (!existsSync(source) || readdirSync(source).length === 0) continue;
-    spawnSync(process.execPath, [tsc, "-p", join(root, name)], { stdio: "ignore" });
+    const aside = join(project, ".tmp", `build-${process.pid}`);
+    spawnSync(process.execPath, [tsc, "-p", project, "--outDir", aside], { stdio: "ignore" });
+    if (name === "packages/cellplane") cpSync(join(source, "store/schema"), join(aside, "store/schema"), { recursive: true });
+    replaceFiles(aside, join(project, "dist"));
+    rmSync(aside, { recursive: true, force: true });
   }
-  cpSync(join(root, "packages/cellplane/src/store/schema"), join(root, "packages/cellplane/dist/store/schema"), { recursive: true });
+}
+
+function replaceFiles(from: string, to: string): void {
+  mkdirSync(to, { recursive: true });
+  for (const entry of readdirSync(from, { withFileTypes: true })) {
+    const [source, target] = [join(from, entry.name), join(to, entry.name)];
+    if (entry.isDirectory()) replaceFiles(source, target);
+    else renameSync(source, target);
+  }
 }

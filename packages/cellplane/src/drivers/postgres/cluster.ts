@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { chmod, chown, mkdir, open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, chown, link, mkdir, open, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { CellplaneError, fail } from "../../base/errors.ts";
@@ -113,10 +113,14 @@ export async function keepPassword(file: string): Promise<string> {
   const found = await readFile(file, "utf8").catch(() => "");
   if (found !== "") return found.trim();
   const password = randomBytes(24).toString("base64url");
-  const draft = `${file}.draft`;
+  const draft = `${file}.${randomBytes(4).toString("hex")}.draft`;
   await writeFile(draft, `${password}\n`, { mode: 0o600, flush: true });
-  await rename(draft, file);
-  return password;
+  // Whoever links first has decided, also for those who come at the same moment.
+  await link(draft, file).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "EEXIST") throw error;
+  });
+  await rm(draft);
+  return keepPassword(file);
 }
 
 /** Whoever owns the files must run the server; undefined when there are none yet. */
@@ -136,32 +140,31 @@ async function assertReachable(directory: string, account: Account | null): Prom
 
 async function initialise(binaries: PostgresBinaries, options: ClusterOptions, password: string): Promise<void> {
   const { account } = binaries;
-  // initdb writes as the account, which may write nowhere else.
-  const draft = join(options.directory, "draft");
-  await rm(draft, { recursive: true, force: true });
+  const dataDirectory = dataDirectoryOf(options.directory);
+  // A name of its own: an initdb whose caller was killed may still be at work in an older draft.
+  const draft = join(options.directory, `draft-${randomBytes(4).toString("hex")}`);
   await mkdir(draft, { mode: 0o700 });
+  // initdb writes as the account, which may write nowhere else.
   if (account) await chown(draft, account.uid, account.gid);
   const passwordFile = join(draft, "password");
   await writeOwned(passwordFile, password, account);
-  const locale = binaries.majorVersion >= 17 ? ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"] : ["--locale=C"];
   // The same order and case everywhere, so that a tenant's rows sort alike in every cell they ever move to.
+  const locale = binaries.majorVersion >= 17 ? ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"] : ["--locale=C"];
   const args = ["-D", join(draft, "data"), "-U", superuser, "--auth=scram-sha-256", `--pwfile=${passwordFile}`, "--encoding=UTF8", ...locale, "--no-instructions"];
-  const sized = ["--set", "max_connections=20", "--set", "shared_buffers=16MB", "--set", "dynamic_shared_memory_type=posix"];
   try {
-    await execute(binaries.initdb, [...args, ...(binaries.majorVersion >= 16 ? sized : []), ...(options.throwaway ? ["--no-sync"] : [])], {
-      cwd: draft,
-      env: { PATH: process.env["PATH"], LC_ALL: "C" },
-      ...asAccount(account),
-    });
+    await execute(binaries.initdb, [...args, ...(options.throwaway ? ["--no-sync"] : [])], { cwd: draft, env: { PATH: process.env["PATH"], LC_ALL: "C" }, ...asAccount(account) });
+    await rename(join(draft, "data"), dataDirectory);
+    await syncDirectory(options.directory);
   } catch (error) {
+    // Another caller was faster: theirs has the same password.
+    if ((await ownerOf(dataDirectory, account)) !== undefined) return;
     const { stderr = "", message } = error as { stderr?: string; message: string };
     const log = logFileOf(options.directory);
     await writeFile(log, stderr, { flag: "a" }).catch(() => undefined);
     throw explainFailure(stderr || message, { directory: options.directory, port: options.port, log });
+  } finally {
+    for (const name of await readdir(options.directory)) if (name.startsWith("draft-")) await rm(join(options.directory, name), { recursive: true, force: true });
   }
-  await rename(join(draft, "data"), dataDirectoryOf(options.directory));
-  await syncDirectory(options.directory);
-  await rm(draft, { recursive: true, force: true });
 }
 
 /** A rename is on disk only when its folder is. */
