@@ -22,6 +22,7 @@ const types = {
 };
 
 const connectionSql = "set search_path = cellplane, public";
+const ignore = (): void => undefined;
 const lostConnection = /terminat|ECONNRE|EPIPE|ENOENT|ECONNREFUSED|timeout exceeded when trying to connect|Client has encountered a connection error|not queryable|the database system is/i;
 
 /** Tells a lost or refused connection from what SQL refuses, since only the first is worth a retry. */
@@ -42,7 +43,7 @@ export function openStore(url: string, { connectionsMax = 10, applicationName = 
   const config = { connectionString: url, types, application_name: applicationName, connectionTimeoutMillis: 5000, keepAlive: true };
   const pool = new pg.Pool({ ...config, max: connectionsMax, idleTimeoutMillis: 30_000, onConnect: (client) => client.query(connectionSql) as unknown as void });
   // A pooled connection that breaks while idle is replaced at the next use; the error has no other listener.
-  pool.on("error", () => undefined);
+  pool.on("error", ignore);
 
   const listeners = new Map<string, Set<(payload: string) => void>>();
   let closed = false;
@@ -52,7 +53,7 @@ export function openStore(url: string, { connectionsMax = 10, applicationName = 
     for (let waitMs = 50; !closed; waitMs = Math.min(waitMs * 2, 2000)) {
       const client = new pg.Client(config);
       try {
-        client.on("error", () => undefined);
+        client.on("error", ignore);
         await client.connect();
         client.on("notification", ({ channel, payload }) => listeners.get(channel)?.forEach((call) => call(payload ?? "")));
         client.on("end", () => {
@@ -85,6 +86,8 @@ export function openStore(url: string, { connectionsMax = 10, applicationName = 
       const client = await pool.connect().catch((error: unknown) => {
         throw asStoreError(error);
       });
+      // A connection that breaks between two statements says so as an event; the next statement fails and tells the caller.
+      client.on("error", ignore);
       const pending = new Map<CommitRank, { items: unknown[]; flush: (tx: Tx, items: never[]) => Promise<void> }>();
       const tx: Tx = {
         query: (sql, params) => run(client, sql, params),
@@ -109,6 +112,7 @@ export function openStore(url: string, { connectionsMax = 10, applicationName = 
         await client.query("rollback").catch((failure: Error) => (broken = failure));
         throw error;
       } finally {
+        client.off("error", ignore);
         client.release(broken);
       }
     },
@@ -126,7 +130,7 @@ export function openStore(url: string, { connectionsMax = 10, applicationName = 
 
     async connect() {
       const client = new pg.Client(config);
-      client.on("error", () => undefined);
+      client.on("error", ignore);
       try {
         await client.connect();
         await client.query(connectionSql);
