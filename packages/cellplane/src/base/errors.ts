@@ -63,6 +63,88 @@ export const errorKinds = {
   schema_checksum: kind<{ step: string }>({ http: 500, exit: 1, retry: "never", fix: "Run the build that wrote the database, or restore the file: applied schema steps never change.", say: (d) => `schema step ${d.step} differs from the one that was applied` }),
   schema_newer: kind<{ step: string }>({ http: 500, exit: 1, retry: "never", fix: "Run a build at least as new as the database.", say: (d) => `the database has schema step ${d.step}, which this build does not know` }),
 
+  // ── the API and the command line ────────────────────────────────────────────────────────────────────────────────
+  method_not_allowed: kind<{ method: string; path: string; allowed: string[] }>({
+    http: 405, exit: 3, retry: "never", fix: "Use one of the methods allowed; /openapi.json lists them all.", say: (d) => `${d.path} takes ${d.allowed.join(", ")}, not ${d.method}`,
+  }),
+  body_too_large: kind<{ bytesMax: number }>({ http: 413, exit: 3, retry: "never", fix: "Send it in several requests.", say: (d) => `the request's body is larger than ${d.bytesMax} bytes` }),
+  wrong_media_type: kind<{ type: string }>({ http: 415, exit: 3, retry: "never", fix: "Send JSON with `content-type: application/json`.", say: (d) => `the request's body is ${d.type || "of no declared type"}, not application/json` }),
+  origin_refused: kind<{ origin: string }>({ http: 403, exit: 4, retry: "never", fix: "Send the token in the authorization header.", say: (d) => `a browser page of ${d.origin || "another origin"} may not act with the console's session` }),
+  shutting_down: kind<Record<never, never>>({ http: 503, exit: 1, retry: "same", fix: "Send the request again: another instance, or this one after its restart, will answer.", say: () => "this instance is shutting down" }),
+  audit_broken: kind<{ seq: number; why: string }>({
+    http: 409, exit: 1, retry: "never", fix: "Someone wrote to the audit log past the control plane: compare with a backup from before, and change the database's passwords.",
+    say: (d) => `the audit log does not hold from entry ${d.seq} on: ${d.why}`,
+  }),
+  bad_usage: kind<{ why: string; command: string }>({ http: 400, exit: 3, retry: "never", fix: "Add --help to see the arguments and flags.", say: (d) => (d.command ? `${d.command}: ${d.why}` : d.why) }),
+  not_confirmed: kind<{ name: string; why: string }>({ http: 400, exit: 3, retry: "never", fix: "Type the name when asked, or pass --yes.", say: (d) => `nothing was done to ${d.name}: ${d.why}` }),
+  no_context: kind<{ looked: string[] }>({
+    http: 400, exit: 3, retry: "never", fix: "Start a fleet with `npm start` or `cellplane up`, or pass --server and --token (CELLPLANE_SERVER, CELLPLANE_TOKEN).",
+    say: (d) => `no server is known: there is no ${d.looked.join(" and no ")}`,
+  }),
+  context_invalid: kind<{ file: string; why: string }>({ http: 400, exit: 3, retry: "never", fix: "Correct the file, or remove it and pass --server and --token.", say: (d) => `${d.file} can not be read: ${d.why}` }),
+  unexpected_answer: kind<{ url: string; why: string }>({ http: 502, exit: 1, retry: "never", fix: "Check that --server names a cellplane control plane of a fitting version.", say: (d) => `${d.url} did not answer like a control plane: ${d.why}` }),
+  operation_failed: kind<{ operation: string; message: string; fix: string }>({ http: 409, exit: 1, retry: "never", fix: "See its steps with `cellplane operation watch`.", say: (d) => `operation ${d.operation} failed: ${d.message}${d.fix ? ` (${d.fix})` : ""}` }),
+  operation_undone: kind<{ operation: string; message: string }>({ http: 409, exit: 7, retry: "never", fix: "Correct the cause and start it again: everything it did was taken back.", say: (d) => `operation ${d.operation} failed and was undone: ${d.message}` }),
+  operation_parked: kind<{ operation: string; message: string }>({ http: 409, exit: 1, retry: "never", fix: "Look into it, then `cellplane operation retry` or `cellplane operation cancel`.", say: (d) => `operation ${d.operation} waits for a person: ${d.message}` }),
+  wait_timed_out: kind<{ operation: string; afterMs: number }>({ http: 504, exit: 6, retry: "later", fix: "Go on with `cellplane operation watch`; the operation runs on.", say: (d) => `operation ${d.operation} still runs after ${Math.round(d.afterMs / 1000)} s` }),
+
+  // ── cells and the fleet file ────────────────────────────────────────────────────────────────────────────────────
+  cell_has_tenants: kind<{ cell: string; tenants: number; verb: string }>({
+    http: 409, exit: 8, retry: "never", fix: "Move its tenants away first: `cellplane cell drain` shows how many remain.",
+    say: (d) => `cell ${d.cell} has ${d.tenants} ${d.tenants === 1 ? "tenant" : "tenants"}: ${d.verb} would cut them off`,
+  }),
+  cell_name_kept: kind<{ cell: string }>({
+    http: 409, exit: 5, retry: "never", fix: "Choose another name, or give up the data with `cellplane cell destroy --purge`.",
+    say: (d) => `cell ${d.cell} was destroyed and its data are kept under its name`,
+  }),
+  cell_update_refused: kind<{ cell: string; issues: Issue[] }>({
+    http: 409, exit: 8, retry: "never", fix: "Change the fields named, or make another cell and move the tenants.",
+    say: (d) => `cell ${d.cell} can not become that: ${listIssues(d.issues)}`,
+  }),
+  cell_drifted: kind<{ cell: string; paths: string[] }>({
+    http: 409, exit: 8, retry: "never", fix: "Look at it with `cellplane cell drift`; take the foreign change into the fleet file, or overwrite it with `cellplane cell update --overwrite-drift`.",
+    say: (d) => `someone else changed cell ${d.cell}: ${d.paths.join(", ")}`,
+  }),
+  cell_numbers_exhausted: kind<{ max: number }>({
+    http: 409, exit: 8, retry: "never", fix: "Start another fleet: numbers of destroyed cells are never used again.",
+    say: (d) => `all ${d.max} cell numbers have been used`,
+  }),
+  cell_not_healthy: kind<{ cell: string; afterMs: number; checks: string[] }>({
+    http: 409, exit: 7, retry: "never", fix: "Look at the log of the service named, correct the blueprint and apply again.",
+    say: (d) => `cell ${d.cell} was not well after ${Math.round(d.afterMs / 1000)} s: ${d.checks.join("; ")}`,
+  }),
+  drain_called_off: kind<{ cell: string; state: string; tenants: number }>({
+    http: 409, exit: 5, retry: "never", fix: "Drain it again when it is meant.",
+    say: (d) => `the drain of cell ${d.cell} was called off (it is ${d.state}) with ${d.tenants} tenants left`,
+  }),
+  driver_unknown: kind<{ driver: string; known: string[] }>({
+    http: 400, exit: 3, retry: "never", fix: "Name one of the drivers this control plane has.",
+    say: (d) => `there is no driver ${d.driver}; there is ${d.known.join(", ")}`,
+  }),
+  fleet_invalid: kind<{ file: string; issues: Issue[] }>({ http: 400, exit: 3, retry: "never", fix: "Correct the lines named.", say: (d) => listIssues(d.issues, d.file) }),
+  fleet_refused: kind<{ file: string; issues: Issue[] }>({
+    http: 409, exit: 8, retry: "never", fix: "Correct the lines named, or change the fleet first as they say.", say: (d) => listIssues(d.issues, d.file),
+  }),
+  fleet_incomplete: kind<{ cells: string[] }>({
+    http: 409, exit: 1, retry: "never", fix: "See why with `cellplane operation list`, correct the fleet file and apply again: what is done stays done.",
+    say: (d) => `not as the fleet file says: ${d.cells.join("; ")}`,
+  }),
+
+  // ── tenants, placement, claims ──────────────────────────────────────────────────────────────────────────────────────
+  key_taken: kind<{ key: string; tenant: string }>({ http: 409, exit: 5, retry: "never", fix: "Choose another key, or remove it from the tenant that has it.", say: (d) => `the key ${d.key} belongs to tenant ${d.tenant}` }),
+  claim_taken: kind<{ kind: string; value: string }>({ http: 409, exit: 5, retry: "never", fix: "Choose another value; a reservation comes free by itself when its time is over.", say: (d) => `the ${d.kind} ${d.value} is claimed by another tenant or operation` }),
+  no_capacity: kind<{ tenant: string; regions: { region: string; cell: string; missing: { dimension: string; amount: number }[] }[] }>({
+    http: 409, exit: 8, retry: "later", fix: "Add a cell or raise a capacity, or move tenants away; `placement explain` shows each cell.",
+    say: (d) => `no cell has room for ${d.tenant}: ${d.regions.map((r) => `${r.region} lacks ${r.missing.map((m) => `${m.amount} ${m.dimension}`).join(" and ")} (in ${r.cell})`).join("; ")}`,
+  }),
+  residency_unsatisfiable: kind<{ tenant: string; region: string; why: string }>({
+    http: 409, exit: 8, retry: "never", fix: "Name a region that has cells, or add one to the fleet file.", say: (d) => `${d.tenant} must stay in region ${d.region}: ${d.why}`,
+  }),
+  no_cell: kind<{ tenant: string; reasons: string[] }>({
+    http: 409, exit: 8, retry: "later", fix: "Uncordon or add a cell that may take it, or change what it asks for; `placement explain` shows each cell.",
+    say: (d) => `no cell may take ${d.tenant}: ${d.reasons.length === 0 ? "the fleet has no cells" : d.reasons.join("; ")}`,
+  }),
+
   // ── routing ─────────────────────────────────────────────────────────────────────────────────────────────────────
   route_stale: kind<{ tenant: string; askedEpoch: number; epoch: number }>({
     http: 421, exit: 5, retry: "same", fix: "Send the request through the router again; it will have the newer route.",
