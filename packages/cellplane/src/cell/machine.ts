@@ -26,9 +26,9 @@ export const moves: Record<CellState, Record<CellEvent, CellState | "stay" | "re
     request: "refuse", provision: "refuse", activate: "refuse", fail: "refuse", cordon: "stay",
     uncordon: "active", drain: "draining", emptied: "refuse", retire: "retired", destroy: "refuse",
   },
-  // A drain is called off by uncordon; the run that waits for the last tenant sees it and ends.
+  // A drain is called off by uncordon or cordon; the run that waits for the last tenant sees it and ends.
   draining: {
-    request: "refuse", provision: "refuse", activate: "refuse", fail: "refuse", cordon: "stay",
+    request: "refuse", provision: "refuse", activate: "refuse", fail: "refuse", cordon: "cordoned",
     uncordon: "active", drain: "stay", emptied: "empty", retire: "retired", destroy: "refuse",
   },
   empty: {
