@@ -145,6 +145,19 @@ export const errorKinds = {
     say: (d) => `no cell may take ${d.tenant}: ${d.reasons.length === 0 ? "the fleet has no cells" : d.reasons.join("; ")}`,
   }),
 
+  // ── operations ──────────────────────────────────────────────────────────────────────────────────────────────────
+  cancelled: kind<Record<never, never>>({ http: 409, exit: 7, retry: "never", fix: "Start it again when it is meant.", say: () => "a person cancelled it" }),
+  step_failed: kind<{ step: string; why: string }>({ http: 500, exit: 1, retry: "later", fix: "Correct the cause; `cellplane operation describe` shows every attempt.", say: (d) => `step ${d.step} failed: ${d.why}` }),
+  step_timed_out: kind<{ step: string; timeoutMs: number }>({
+    http: 504, exit: 1, retry: "later", fix: "Look at what the step waits for; `cellplane operation describe` shows every attempt.", say: (d) => `step ${d.step} was not done after ${d.timeoutMs} ms`,
+  }),
+  step_interrupted: kind<{ step: string; times: number }>({
+    http: 500, exit: 1, retry: "later", fix: "Look into the log of the control plane for why its process died, then retry or cancel the operation.",
+    say: (d) => `the control plane died ${d.times} times during step ${d.step}`,
+  }),
+  step_unknown: kind<{ step: string }>({ http: 500, exit: 1, retry: "never", fix: "Run the build that began the operation until it is done.", say: (d) => `this build does not know step ${d.step}, which is to be taken back` }),
+  defect: kind<{ what: string }>({ http: 500, exit: 1, retry: "never", fix: "Report it: this is a mistake in the control plane. Nothing was retried or undone.", say: (d) => d.what }),
+
   // ── routing ─────────────────────────────────────────────────────────────────────────────────────────────────────
   route_stale: kind<{ tenant: string; askedEpoch: number; epoch: number }>({
     http: 421, exit: 5, retry: "same", fix: "Send the request through the router again; it will have the newer route.",
