@@ -1,7 +1,7 @@
 import type { IncomingMessage } from "node:http";
 import type { Gate } from "../admission.ts";
 import type { Refusal } from "../refusal.ts";
-import { asTenant, type TenantContext } from "../tenant.ts";
+import { asTenant } from "../tenant.ts";
 import { headersOf } from "./node.ts";
 
 // The few shapes of Fastify (4 and 5) that are used here, so that the SDK needs no dependency.
@@ -15,7 +15,7 @@ interface Reply {
 }
 type Done = (error?: Error | null, payload?: unknown) => void;
 interface Hook {
-  (name: "onRequest" | "preValidation", hook: (request: Request, reply: Reply, done: Done) => void): void;
+  (name: "onRequest", hook: (request: Request, reply: Reply, done: Done) => void): void;
   (name: "onError", hook: (request: Request, reply: Reply, error: Error, done: () => void) => void): void;
   (name: "onSend", hook: (request: Request, reply: Reply, payload: unknown, done: Done) => void): void;
 }
@@ -28,24 +28,21 @@ interface Fastify {
 export function guardFastify(gate: Gate): (app: Fastify) => Promise<void> {
   const plugin = async (app: Fastify): Promise<void> => {
     const hook: Hook = (name: string, run: unknown) => void app.addHook(name as never, run as never);
-    const tenants = new WeakMap<Request, TenantContext | undefined>();
     const refusals = new WeakMap<Request, Refusal>();
 
     hook("onRequest", (request, reply, done) => {
+      // Fastify itself carries the context past the reading of the body.
       const admission = gate.admit(request.raw.url ?? "", headersOf(request.raw));
       if (admission.refusal) {
         const { status, headers, body } = admission.refusal;
         reply.code(status).headers(headers).send(body);
         return;
       }
-      tenants.set(request, admission.tenant);
       asTenant(admission.tenant, done);
     });
-    // Reading a body ends in an event of the socket, which knows nothing of the request: the tenant is set again after it.
-    hook("preValidation", (request, _reply, done) => asTenant(tenants.get(request), done));
     // The app's own error handler runs between these two; a fence's refusal wins over whatever it would say.
     hook("onError", (request, _reply, error, done) => {
-      const refusal = asTenant(tenants.get(request), () => gate.mapError(error));
+      const refusal = gate.mapError(error);
       if (refusal) refusals.set(request, refusal);
       done();
     });
