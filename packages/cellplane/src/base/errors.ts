@@ -60,6 +60,9 @@ export const errorKinds = {
   postgres_failed: kind<{ why: string; log: string }>({ http: 500, exit: 1, retry: "later", fix: "Read the log named; `cellplane doctor` checks the usual causes.", say: (d) => `PostgreSQL did not start: ${d.why} (log: ${d.log})` }),
   postgres_not_found: kind<{ where: string; why: string }>({ http: 500, exit: 1, retry: "never", fix: "Run `npm install` on Linux (glibc) or macOS, or name the programs of a PostgreSQL ≥ 15 with --pg-bin.", say: (d) => `there is no usable PostgreSQL at ${d.where}: ${d.why}` }),
   unreachable_directory: kind<{ path: string; account: string }>({ http: 500, exit: 1, retry: "never", fix: "Choose a --state-dir outside of private home folders, as in /var/lib/cellplane.", say: (d) => `PostgreSQL runs as user ${d.account}, which cannot enter ${d.path}` }),
+  state_dir_too_long: kind<{ path: string; bytesMax: number }>({ http: 500, exit: 1, retry: "never", fix: "Choose a shorter --state-dir: sockets in it need room in their names.", say: (d) => `the path ${d.path} is longer than ${d.bytesMax} bytes` }),
+  keeper_gone: kind<{ path: string }>({ http: 503, exit: 1, retry: "same", fix: "Try again: the next keeper adopts what runs.", say: (d) => `nobody keeps the services of ${d.path}` }),
+  keeper_failed: kind<{ path: string; log: string }>({ http: 500, exit: 1, retry: "later", fix: "Read the log named.", say: (d) => `the keeper of ${d.path} did not start (log: ${d.log})` }),
   schema_checksum: kind<{ step: string }>({ http: 500, exit: 1, retry: "never", fix: "Run the build that wrote the database, or restore the file: applied schema steps never change.", say: (d) => `schema step ${d.step} differs from the one that was applied` }),
   schema_newer: kind<{ step: string }>({ http: 500, exit: 1, retry: "never", fix: "Run a build at least as new as the database.", say: (d) => `the database has schema step ${d.step}, which this build does not know` }),
 
@@ -70,6 +73,7 @@ export const errorKinds = {
   body_too_large: kind<{ bytesMax: number }>({ http: 413, exit: 3, retry: "never", fix: "Send it in several requests.", say: (d) => `the request's body is larger than ${d.bytesMax} bytes` }),
   wrong_media_type: kind<{ type: string }>({ http: 415, exit: 3, retry: "never", fix: "Send JSON with `content-type: application/json`.", say: (d) => `the request's body is ${d.type || "of no declared type"}, not application/json` }),
   origin_refused: kind<{ origin: string }>({ http: 403, exit: 4, retry: "never", fix: "Send the token in the authorization header.", say: (d) => `a browser page of ${d.origin || "another origin"} may not act with the console's session` }),
+  too_many_streams: kind<{ max: number }>({ http: 503, exit: 1, retry: "later", fix: "Close some, or follow through another instance.", say: (d) => `this instance has ${d.max} event streams open already` }),
   shutting_down: kind<Record<never, never>>({ http: 503, exit: 1, retry: "same", fix: "Send the request again: another instance, or this one after its restart, will answer.", say: () => "this instance is shutting down" }),
   audit_broken: kind<{ seq: number; why: string }>({
     http: 409, exit: 1, retry: "never", fix: "Someone wrote to the audit log past the control plane: compare with a backup from before, and change the database's passwords.",
@@ -83,6 +87,7 @@ export const errorKinds = {
   }),
   context_invalid: kind<{ file: string; why: string }>({ http: 400, exit: 3, retry: "never", fix: "Correct the file, or remove it and pass --server and --token.", say: (d) => `${d.file} can not be read: ${d.why}` }),
   unexpected_answer: kind<{ url: string; why: string }>({ http: 502, exit: 1, retry: "never", fix: "Check that --server names a cellplane control plane of a fitting version.", say: (d) => `${d.url} did not answer like a control plane: ${d.why}` }),
+  unknown_refusal: kind<{ code: string; detail: string; fix: string }>({ http: 500, exit: 1, retry: "never", fix: "Do what the message says; a client as new as the control plane says more.", say: (d) => `${d.detail} (${d.code}): ${d.fix}` }),
   operation_failed: kind<{ operation: string; message: string; fix: string }>({ http: 409, exit: 1, retry: "never", fix: "See its steps with `cellplane operation watch`.", say: (d) => `operation ${d.operation} failed: ${d.message}${d.fix ? ` (${d.fix})` : ""}` }),
   operation_undone: kind<{ operation: string; message: string }>({ http: 409, exit: 7, retry: "never", fix: "Correct the cause and start it again: everything it did was taken back.", say: (d) => `operation ${d.operation} failed and was undone: ${d.message}` }),
   operation_parked: kind<{ operation: string; message: string }>({ http: 409, exit: 1, retry: "never", fix: "Look into it, then `cellplane operation retry` or `cellplane operation cancel`.", say: (d) => `operation ${d.operation} waits for a person: ${d.message}` }),
@@ -157,6 +162,12 @@ export const errorKinds = {
   }),
   step_unknown: kind<{ step: string }>({ http: 500, exit: 1, retry: "never", fix: "Run the build that began the operation until it is done.", say: (d) => `this build does not know step ${d.step}, which is to be taken back` }),
   defect: kind<{ what: string }>({ http: 500, exit: 1, retry: "never", fix: "Report it: this is a mistake in the control plane. Nothing was retried or undone.", say: (d) => d.what }),
+
+  service_failed: kind<{ service: string; why: string; log: string }>({ http: 500, exit: 1, retry: "later", fix: "Read the log named; what else was started has been stopped again.", say: (d) => `${d.service} did not start: ${d.why} (log: ${d.log})` }),
+  tokens_elsewhere: kind<{ file: string }>({
+    http: 500, exit: 4, retry: "never", fix: "Copy tokens.json from the state directory of the instance that started first, or use a database of its own.",
+    say: (d) => `the control plane's database was first used with another state directory, so ${d.file} has no valid tokens`,
+  }),
 
   // ── routing ─────────────────────────────────────────────────────────────────────────────────────────────────────
   route_stale: kind<{ tenant: string; askedEpoch: number; epoch: number }>({
