@@ -7,7 +7,7 @@ import type { AuditStore } from "./store.ts";
 export const listAudit = endpoint({
   id: "listAudit", method: "GET", path: "/v1/audit", role: "viewer", summary: "Who asked for what, newest first",
   query: PageQuery.extend({
-    /** As in "cells/eu-1"; also what is below it. */
+    /** As in "cell/eu-1"; also what is below it. */
     subject: z.string().max(500).optional(),
     actor: z.string().max(100).optional(),
     action: z.string().max(100).optional(),

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
-import { type AuditEntry, canonicalJson, type NewAuditEntry } from "./model.ts";
+import { canonicalJson } from "../base/canonical.ts";
+import type { AuditEntry, NewAuditEntry } from "./model.ts";
 
 /** The hash before the first entry. */
 export const genesis = createHash("sha256").digest();

@@ -10,7 +10,7 @@ export const AuditEntry = z.object({
   role: z.string(),
   /** The endpoint's id, as in `createCell`. */
   action: z.string(),
-  /** What it was done to, as in "cells/eu-1". */
+  /** What it was done to, as in "cell/eu-1". */
   subject: z.string(),
   reason: z.string().nullable(),
   /** Trace id of the request. */
@@ -36,17 +36,6 @@ export const AuditVerdict = z.object({
   firstBad: z.object({ seq: z.int().min(1), why: z.string() }).nullable(),
 });
 export type AuditVerdict = z.infer<typeof AuditVerdict>;
-
-/** JSON with sorted keys and no spaces: the same value, the same text, whoever wrote it (RFC 8785 for what JSON.parse can give). */
-export function canonicalJson(value: unknown): string {
-  if (Array.isArray(value)) return `[${value.map((item) => canonicalJson(item ?? null)).join(",")}]`;
-  if (value === null || typeof value !== "object") return JSON.stringify(value ?? null);
-  const fields = Object.entries(value).filter(([, field]) => field !== undefined);
-  return `{${fields
-    .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([name, field]) => `${JSON.stringify(name)}:${canonicalJson(field)}`)
-    .join(",")}}`;
-}
 
 const blackout = "•••";
 const secretName = /pass(word|wd|phrase)?$|secret|token$|credential|authorization|cookie|private_?key|api_?key|access_?key/i;

@@ -126,6 +126,9 @@ export const errorKinds = {
     http: 400, exit: 3, retry: "never", fix: "Name one of the drivers this control plane has.",
     say: (d) => `there is no driver ${d.driver}; there is ${d.known.join(", ")}`,
   }),
+  fleet_missing: kind<Record<never, never>>({ http: 409, exit: 1, retry: "never", fix: "Apply a fleet file first: `cellplane apply -f cellplane.yaml`.", say: () => "no fleet file has been applied yet" }),
+  fleet_file_unreadable: kind<{ file: string; why: string }>({ http: 400, exit: 3, retry: "never", fix: "Name the fleet file with -f, or go to the folder of cellplane.yaml.", say: (d) => `${d.file} can not be read: ${d.why}` }),
+  plan_stale: kind<{ what: string }>({ http: 409, exit: 5, retry: "never", fix: "Plan again, look at what it says now, and apply that.", say: (d) => `${d.what} has changed since the plan was made` }),
   fleet_invalid: kind<{ file: string; issues: Issue[] }>({ http: 400, exit: 3, retry: "never", fix: "Correct the lines named.", say: (d) => listIssues(d.issues, d.file) }),
   fleet_refused: kind<{ file: string; issues: Issue[] }>({
     http: 409, exit: 8, retry: "never", fix: "Correct the lines named, or change the fleet first as they say.", say: (d) => listIssues(d.issues, d.file),
@@ -149,6 +152,7 @@ export const errorKinds = {
     http: 409, exit: 8, retry: "later", fix: "Uncordon or add a cell that may take it, or change what it asks for; `placement explain` shows each cell.",
     say: (d) => `no cell may take ${d.tenant}: ${d.reasons.length === 0 ? "the fleet has no cells" : d.reasons.join("; ")}`,
   }),
+  busy: kind<{ what: string; waiting: number }>({ http: 503, exit: 1, retry: "later", fix: "Send it again in a moment, with fewer at once.", say: (d) => `${d.waiting} ${d.what} wait already` }),
 
   // ── operations ──────────────────────────────────────────────────────────────────────────────────────────────────
   cancelled: kind<Record<never, never>>({ http: 409, exit: 7, retry: "never", fix: "Start it again when it is meant.", say: () => "a person cancelled it" }),

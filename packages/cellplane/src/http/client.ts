@@ -1,3 +1,4 @@
+import type { EventItem } from "../observe/model.ts";
 import type { Endpoint } from "./contract.ts";
 
 type Part<K extends string, T> = Record<never, never> extends T ? { [key in K]?: T } : { [key in K]: T };
@@ -14,17 +15,7 @@ export interface CallOptions {
   signal?: AbortSignal;
 }
 
-/** Something that happened, as the event stream tells it. */
-export interface EventItem {
-  /** Where to resume after this one; opaque. */
-  cursor: string;
-  at: string;
-  kind: string;
-  subject: string;
-  data: Record<string, unknown>;
-}
-
-export interface EventFilter {
+export interface EventQuery {
   /** A cursor; null: from now on. */
   after?: string | null;
   /** Prefixes, as in ["cell."]; empty: all. */
@@ -37,5 +28,5 @@ export interface Client {
   /** @throws CellplaneError the one the server answered, or server_unreachable */
   call<P, Q, B, R, PI, QI, BI>(endpoint: Endpoint<P, Q, B, R, PI, QI, BI>, input: CallInput<PI, QI, BI>, options?: CallOptions): Promise<R>;
   pages<P, Q, B, T, PI, QI, BI>(endpoint: Endpoint<P, Q, B, { items: T[]; nextCursor: string | null }, PI, QI, BI>, input: CallInput<PI, Omit<QI, "limit" | "cursor">, BI>): AsyncIterable<T>;
-  events(filter?: EventFilter): AsyncIterable<EventItem>;
+  events(filter?: EventQuery): AsyncIterable<EventItem>;
 }

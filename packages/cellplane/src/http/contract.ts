@@ -28,22 +28,28 @@ export interface Endpoint<P = unknown, Q = unknown, B = unknown, R = unknown, PI
   path: string;
   role: Role;
   summary: string;
+  /** More than the summary says, in Markdown, for OpenAPI. */
+  description?: string;
   params: z.ZodType<P, PI>;
   query: z.ZodType<Q, QI>;
   body: z.ZodType<B, BI>;
   returns: z.ZodType<R>;
   /** 200, or 201 when it creates, 202 when it starts an operation, 204 when it returns nothing. */
   status: 200 | 201 | 202 | 204;
+  /** A field of the answer that is a secret: sent once, kept neither in the audit log nor for repeats of the call. */
+  shownOnce?: string;
 }
 
 const nothing = z.object({});
 
 /** Declares an endpoint; what is left out is empty (`params`, `query`, `body`) or 200 (`status`). Mutations also take `?dryRun=true`. */
 export function endpoint<P = Record<string, never>, Q = Record<string, never>, B = Record<string, never>, R = unknown, PI = P, QI = Q, BI = B>(
-  e: Pick<Endpoint<P, Q, B, R, PI, QI, BI>, "id" | "method" | "path" | "role" | "summary" | "returns"> & Partial<Pick<Endpoint<P, Q, B, R, PI, QI, BI>, "params" | "query" | "body" | "status">>,
+  e: Pick<Endpoint<P, Q, B, R, PI, QI, BI>, "id" | "method" | "path" | "role" | "summary" | "returns"> & Partial<Pick<Endpoint<P, Q, B, R, PI, QI, BI>, "params" | "query" | "body" | "status" | "description" | "shownOnce">>,
 ): Endpoint<P, Q, B, R, PI, QI, BI> {
   return { params: nothing as unknown as z.ZodType<P, PI>, query: nothing as unknown as z.ZodType<Q, QI>, body: nothing as unknown as z.ZodType<B, BI>, status: 200, ...e };
 }
+
+export const isMutation = (e: Pick<Endpoint, "method">): boolean => e.method !== "GET";
 
 /** Who calls, as the token says. `name` stands in the audit log. */
 export interface Caller {
@@ -51,7 +57,7 @@ export interface Caller {
   role: Role;
 }
 
-export interface Call<P, Q, B> {
+export interface Call<P, Q, B, R = unknown> {
   params: P;
   query: Q;
   body: B;
@@ -65,10 +71,10 @@ export interface Call<P, Q, B> {
   signal: AbortSignal;
   /**
    * The mutation's transaction: commits with its audit entry and the record of its idempotency key, or rolls back on a
-   * dry run. A mutating handler does all of its writing inside one call of it, and answers with what `work` returned
-   * (or something computed from it alone), since that is what a repeat of the call with the same key is answered with.
+   * dry run. A mutating handler does all of its writing inside one call of it. What `work` returns is the answer of the
+   * endpoint: it is recorded with the key, and a repeat of the call is answered with the record.
    */
-  mutate<T>(work: (tx: Tx) => Promise<T>): Promise<T>;
+  mutate(work: (tx: Tx) => Promise<R>): Promise<R>;
   /**
    * For a handler that gathers many calls into one transaction it opens itself (group commit) instead of calling `mutate`:
    * queues this call's audit entry and the record of its idempotency key with `answer` there, by `tx.atCommit`. It must not
@@ -80,17 +86,20 @@ export interface Call<P, Q, B> {
 /** An endpoint with its code. A result with a `generation` is sent with that as its ETag. */
 export interface Handler {
   endpoint: Endpoint;
-  handle: (call: Call<never, never, never>) => Promise<unknown>;
+  handle: (call: Call<never, never, never, never>) => Promise<unknown>;
 }
 
-export const handler = <P, Q, B, R, PI, QI, BI>(e: Endpoint<P, Q, B, R, PI, QI, BI>, handle: (call: Call<P, Q, B>) => Promise<R>): Handler => ({ endpoint: e as unknown as Endpoint, handle });
+export const handler = <P, Q, B, R, PI, QI, BI>(e: Endpoint<P, Q, B, R, PI, QI, BI>, handle: (call: Call<P, Q, B, R>) => Promise<R>): Handler =>
+  ({ endpoint: e, handle }) as unknown as Handler;
 
 /** What is no JSON call: feeds, metrics, static files. Answers by itself, after the role check. */
 export interface RawHandler {
-  method: "GET" | "POST";
+  method: "GET" | "POST" | "DELETE";
   /** As in `/v1/feed/{router}`, or ending in `/*` for a whole tree. */
   path: string;
   role: Role;
+  /** Only for requests that accept this media type; others go on to an endpoint of the same path. */
+  accept?: string;
   handle: (request: Request, at: { caller: Caller; params: Record<string, string> }) => Promise<Response> | Response;
 }
 

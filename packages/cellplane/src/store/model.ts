@@ -8,11 +8,11 @@ export interface Queryable {
 }
 
 /**
- * What is written at the very end of a transaction, in this order, because each holds a row that everybody wants:
- * the head of the route log, the event log, the head of the audit chain. Taken last they are held for one commit only,
- * and taken in one order they cannot deadlock.
+ * What is written at the very end of a transaction, in this order. All but the answers (what repeats of a call are
+ * answered with) hold a row that everybody wants: the head of the route log, the event log, the head of the audit chain.
+ * Taken last they are held for one commit only, and taken in one order they cannot deadlock.
  */
-export const commitRanks = ["routes", "events", "audit"] as const;
+export const commitRanks = ["answers", "routes", "events", "audit"] as const;
 export type CommitRank = (typeof commitRanks)[number];
 
 export interface Tx extends Queryable {

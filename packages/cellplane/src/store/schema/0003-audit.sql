@@ -28,7 +28,7 @@ create table audit (
   actor    text not null,                -- the token's name
   role     text not null,
   action   text not null,                -- the endpoint's id, as in createCell
-  subject  text not null,                -- as in "cells/eu-1"
+  subject  text not null,                -- as in "cell/eu-1"
   reason   text,
   trace    text not null,
   request  jsonb,                        -- secrets blacked out
