@@ -173,6 +173,25 @@ export const errorKinds = {
     say: (d) => `the control plane's database was first used with another state directory, so ${d.file} has no valid tokens`,
   }),
 
+  // ── drivers ─────────────────────────────────────────────────────────────────────────────────────────────────────
+  fenced: kind<{ cell: string; epoch: number; seen: number }>({
+    http: 409, exit: 5, retry: "never", fix: "Nothing: a newer operation is at work on the cell.", say: (d) => `cell ${d.cell} has seen epoch ${d.seen}; ${d.epoch} comes too late`,
+  }),
+  driver_failed: kind<{ cell: string; why: string }>({ http: 502, exit: 1, retry: "later", fix: "Look at what the driver says, then try again: what is done stays done.", say: (d) => `the driver of cell ${d.cell} failed: ${d.why}` }),
+  update_reverted: kind<{ cell: string; why: string }>({
+    http: 409, exit: 7, retry: "never", fix: "Correct the cause and apply again: the cell runs as before.", say: (d) => `cell ${d.cell} did not take the update and runs as before: ${d.why}`,
+  }),
+  revert_failed: kind<{ cell: string; why: string; reverting: string }>({
+    http: 500, exit: 1, retry: "later", fix: "Look at the logs of the services named; the same update again, or the next, goes on from here.",
+    say: (d) => `cell ${d.cell} did not take the update (${d.why}), and what it was before is not ready either: ${d.reverting}`,
+  }),
+  schema_step_failed: kind<{ file: string; line: number | null; why: string }>({
+    http: 409, exit: 1, retry: "never", fix: "Correct the file: nothing of it was applied.", say: (d) => `schema step ${d.file}${d.line === null ? "" : `, line ${d.line}`}: ${d.why}`,
+  }),
+  erase_failed: kind<{ cell: string; tenant: string; table: string; why: string }>({
+    http: 409, exit: 1, retry: "later", fix: "Remove what still refers to the tenant's rows, then try again.", say: (d) => `rows of ${d.tenant} in ${d.table} of cell ${d.cell} were not erased: ${d.why}`,
+  }),
+
   // ── routing ─────────────────────────────────────────────────────────────────────────────────────────────────────
   route_stale: kind<{ tenant: string; askedEpoch: number; epoch: number }>({
     http: 421, exit: 5, retry: "same", fix: "Send the request through the router again; it will have the newer route.",

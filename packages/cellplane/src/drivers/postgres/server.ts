@@ -6,9 +6,15 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { assert } from "../../base/assert.ts";
 import { CellplaneError } from "../../base/errors.ts";
 import { argumentsOf, isRunning, type ProcessId, processOf, signalProcess, waitForEnd } from "../process.ts";
+import { readTail } from "../files.ts";
 import { asAccount } from "./account.ts";
 import type { PostgresBinaries } from "./binaries.ts";
 import { type Cluster, type ClusterOptions, dataDirectoryOf, explainFailure, prepareCluster } from "./cluster.ts";
+
+export interface ServerOptions extends ClusterOptions {
+  /** Recovery after a crash is part of it. Default: 60,000 */
+  readyTimeoutMs?: number;
+}
 
 export interface PostgresServer {
   /** Of the superuser, on the database `postgres`. */
@@ -27,13 +33,14 @@ export interface PostgresServer {
  * @param options.port 0 for any free one; an adopted server keeps its own
  * @throws CellplaneError postgres_failed, port_in_use, disk_full, unreachable_directory
  */
-export async function startPostgres(binaries: PostgresBinaries, options: ClusterOptions & { readyTimeoutMs?: number }): Promise<PostgresServer> {
-  const running = await runningServer(dataDirectoryOf(options.directory));
+export async function startPostgres(binaries: PostgresBinaries, options: ServerOptions): Promise<PostgresServer> {
+  const { directory, readyTimeoutMs = 60_000 } = options;
+  const running = await runningServer(dataDirectoryOf(directory));
   const port = running?.port ?? (options.port === 0 ? await freePort() : options.port);
   const cluster = await prepareCluster(binaries, { ...options, port });
   const process = running?.process ?? (await spawnServer(cluster));
   try {
-    await waitUntilReady(cluster, process, options.readyTimeoutMs ?? 60_000);
+    await waitUntilReady(cluster, process, readyTimeoutMs);
   } catch (error) {
     if (!running) await stopServer(process);
     // Between finding a free port and taking it someone else may have.
@@ -82,7 +89,7 @@ async function spawnServer(cluster: Cluster): Promise<ProcessId> {
 
 async function waitUntilReady(cluster: Cluster, process: ProcessId, timeoutMs: number): Promise<void> {
   const failed = async (why?: string): Promise<never> => {
-    throw explainFailure(why ?? (await tailOf(cluster.logFile)), { directory: cluster.directory, port: cluster.port, log: cluster.logFile });
+    throw explainFailure(why ?? (await readTail(cluster.logFile)), cluster);
   };
   const deadline = performance.now() + timeoutMs;
   for (;;) {
@@ -99,19 +106,6 @@ export async function stopServer(process: ProcessId): Promise<void> {
   for (const [signal, waitMs] of [["SIGINT", 20_000], ["SIGQUIT", 5000], ["SIGKILL", 5000]] as const) {
     await signalProcess(process, signal);
     if (await waitForEnd(process, waitMs)) return;
-  }
-}
-
-/** The last few KiB of a log. */
-async function tailOf(file: string, bytesMax = 4096): Promise<string> {
-  const handle = await open(file).catch(() => null);
-  if (!handle) return "";
-  try {
-    const { size } = await handle.stat();
-    const { buffer, bytesRead } = await handle.read({ buffer: Buffer.alloc(bytesMax), position: Math.max(0, size - bytesMax) });
-    return buffer.toString("utf8", 0, bytesRead);
-  } finally {
-    await handle.close();
   }
 }
 
