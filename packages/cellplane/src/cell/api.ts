@@ -49,7 +49,7 @@ export interface CellHandlerDeps {
   cells: CellStore;
   /** @throws CellplaneError driver_unknown */
   driver: (name: string) => CellDriver;
-  /** What a cell of the fleet would be made from. @throws CellplaneError not_found for the region or blueprint, invalid_input for an override that does not fit */
+  /** What a cell of the fleet would be made from. @throws CellplaneError fleet_missing, invalid_input */
   specOf: (at: Queryable, cell: Pick<NewCell, "name" | "region" | "blueprint" | "overrides">) => Promise<CellSpec>;
   /** Starts a run with the transaction. @returns its id */
   start: (tx: Tx, workflow: string, input: Json) => Promise<string>;

@@ -11,10 +11,8 @@ function merge(under: unknown, over: unknown): unknown {
   return merged;
 }
 
-/** @throws ZodError when an override names a field the blueprint cannot have */
-export function withOverrides(blueprint: Blueprint, overrides: Overrides): Blueprint {
-  return Blueprint.parse(merge(blueprint, overrides));
-}
+/** The blueprint as one cell has it, or the issues of overrides that do not fit; their paths are those of the blueprint. */
+export const withOverrides = (blueprint: Blueprint, overrides: Overrides) => Blueprint.safeParse(merge(blueprint, overrides));
 
 /** Adds to overrides what `more` names: what `cell update --set` does. */
 export const mergeOverrides = (overrides: Overrides, more: Overrides): Overrides => merge(overrides, more) as Overrides;

@@ -1,8 +1,6 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { Labels, Name } from "../base/names.ts";
 import { assert } from "../base/assert.ts";
-import type { Clock } from "../base/clock.ts";
 import { fail } from "../base/errors.ts";
 import type { CellDriver, CellPlan, DriverContext, RoutePublisher } from "../drivers/driver.ts";
 import type { Tx } from "../store/model.ts";
@@ -18,7 +16,6 @@ export interface CellDeps {
   /** @throws CellplaneError driver_unknown */
   driver: (name: string) => CellDriver;
   routes: RoutePublisher;
-  clock: Clock;
   /** How many cells are made or updated at once, over all control planes. */
   cellsAtOnce?: number;
 }
@@ -45,11 +42,6 @@ function resultOf<T>(context: Pick<StepContext<unknown>, "result">, step: string
   return result as T;
 }
 
-/** What the first step of a run that touches the engine found and took. */
-interface Begun {
-  turn: number;
-}
-
 const OneCell = z.object({ cell: Name });
 export const DestroyCellInput = z.object({
   cell: Name,
@@ -58,8 +50,6 @@ export const DestroyCellInput = z.object({
 });
 export type DestroyCellInput = z.infer<typeof DestroyCellInput>;
 
-/** More claims than one run will ever see, so that the next run's epochs are all greater. */
-const claimsPerTurn = 1_000_000;
 const healthIntervalMs = 250;
 const drainIntervalMs = 2000;
 /** Longer than the slowest readiness that a blueprint may allow (ten minutes). */
@@ -73,26 +63,24 @@ export function cellWorkflows(deps: CellDeps): Workflow[] {
   const { cells, store, routes } = deps;
   const working = (cell: string): Lock[] => [cellLock(cell), { name: "cells at once", slots: deps.cellsAtOnce ?? 4 }];
 
-  /** The engine refuses whoever comes with a lower epoch: the turn tells runs apart, the token the claims of one run. */
-  const engine = <I>(context: StepContext<I>, begun: string, effect: string): DriverContext => ({
+  /** Steps of one run share no effect but each has one key, so what is done twice is done once. */
+  const engine = <I>(context: StepContext<I>, effect: string): DriverContext => ({
     opKey: `${context.token.runId}/${effect}`,
-    epoch: resultOf<Begun>(context, begun).turn * claimsPerTurn + context.token.epoch,
+    epoch: context.token.epoch,
     signal: context.signal,
     log: (line) => void context.progress(line).catch(() => undefined),
   });
 
   const open = (tx: Tx, cell: CellRecord, endpoint: string | null): void => routes.publish(tx, [{ kind: "cell", cell: cell.name, index: cell.index, endpoint, state: "open" }]);
 
-  /** Waits until every check is well and answers where the routers find the cell. @throws CellplaneError cell_not_healthy */
-  async function untilHealthy(driver: CellDriver, spec: CellSpec, signal: AbortSignal): Promise<string | null> {
+  /** Waits until every check is well and records where the routers find the cell. @throws CellplaneError cell_not_healthy */
+  async function healthy({ input: { spec }, signal, elapsedMs }: StepContext<{ spec: CellSpec }>): Promise<Outcome> {
+    const driver = deps.driver(spec.driver);
+    const checks = await driver.health(spec.cell, signal);
+    if (checks.every((check) => check.ok)) return done({ endpoint: (await driver.endpoints(spec.cell))?.http ?? null });
     const timeoutMs = Math.max(0, ...Object.values(spec.services).map((service) => service.readiness?.timeoutMs ?? 0)) + healthGraceMs;
-    const deadlineMs = deps.clock.nowMs() + timeoutMs;
-    for (;;) {
-      const checks = await driver.health(spec.cell, signal);
-      if (checks.every((check) => check.ok)) return (await driver.endpoints(spec.cell))?.http ?? null;
-      if (deps.clock.nowMs() >= deadlineMs) throw fail("cell_not_healthy", { cell: spec.cell, afterMs: timeoutMs, checks: unwell(checks) });
-      await sleep(healthIntervalMs, undefined, { signal });
-    }
+    if (elapsedMs > timeoutMs) throw fail("cell_not_healthy", { cell: spec.cell, afterMs: timeoutMs, checks: unwell(checks) });
+    return { kind: "again", afterMs: healthIntervalMs };
   }
 
   const create: Workflow<CreateCellInput> = {
@@ -108,7 +96,6 @@ export function cellWorkflows(deps: CellDeps): Workflow[] {
           const cell = await cells.request(tx, input);
           await cells.move(tx, cell, "provision");
           await cells.engage(tx, cell.name, token.runId);
-          return done({ turn: await cells.takeTurn(tx, cell.name) });
         },
         // The row stays, failed, with its number: asking for the cell again goes on from there.
         undo: ({ input, token }) => store.transaction(async (tx) => {
@@ -123,15 +110,15 @@ export function cellWorkflows(deps: CellDeps): Workflow[] {
         name: "apply",
         timeoutMs: engineTimeoutMs,
         run: async (context) => {
-          await deps.driver(context.input.spec.driver).apply(resultOf<CellPlan>(context, "plan"), engine(context, "allocate", "apply"));
+          await deps.driver(context.input.spec.driver).apply(resultOf<CellPlan>(context, "plan"), engine(context, "apply"));
         },
         // No tenant was ever placed on it, so nothing is worth keeping.
         undo: async (context) => {
           const { spec } = context.input;
-          await deps.driver(spec.driver).destroy(spec.cell, engine(context, "allocate", "undo"), { purge: true });
+          await deps.driver(spec.driver).destroy(spec.cell, engine(context, "undo"), { purge: true });
         },
       },
-      { name: "healthy", timeoutMs: engineTimeoutMs, run: async ({ input: { spec }, signal }) => done({ endpoint: await untilHealthy(deps.driver(spec.driver), spec, signal) }) },
+      { name: "healthy", run: healthy },
       {
         // Routers learn of the cell in the transaction that lets placement use it: no tenant can have a home they do not know.
         name: "activate",
@@ -165,7 +152,7 @@ export function cellWorkflows(deps: CellDeps): Workflow[] {
           if (cell.drift.length > 0 && !overwriteDrift) throw fail("cell_drifted", { cell: cell.name, paths: cell.drift.map((field) => field.path) });
           await cells.limit(tx, cell, smallerCapacity(cell.spec.capacity, spec.capacity));
           await cells.engage(tx, cell.name, token.runId);
-          return done({ turn: await cells.takeTurn(tx, cell.name), former: cell.spec });
+          return done({ former: cell.spec });
         },
         undo: ({ input, token }) => store.transaction(async (tx) => {
           const cell = await cells.hold(tx, input.spec.cell);
@@ -179,17 +166,16 @@ export function cellWorkflows(deps: CellDeps): Workflow[] {
         name: "apply",
         timeoutMs: engineTimeoutMs,
         run: async (context) => {
-          await deps.driver(context.input.spec.driver).apply(resultOf<CellPlan>(context, "plan"), engine(context, "begin", "apply"));
+          await deps.driver(context.input.spec.driver).apply(resultOf<CellPlan>(context, "plan"), engine(context, "apply"));
         },
         // The engine has gone back by itself when the new one did not get ready; then this finds nothing to do.
         undo: async (context) => {
           const { former } = resultOf<{ former: CellSpec }>(context, "begin");
           const driver = deps.driver(former.driver);
-          await driver.apply(await driver.plan(former, context.signal), engine(context, "begin", "undo"));
-          await untilHealthy(driver, former, context.signal);
+          await driver.apply(await driver.plan(former, context.signal), engine(context, "undo"));
         },
       },
-      { name: "healthy", timeoutMs: engineTimeoutMs, run: async ({ input: { spec }, signal }) => done({ endpoint: await untilHealthy(deps.driver(spec.driver), spec, signal) }) },
+      { name: "healthy", run: healthy },
       {
         name: "finish",
         tx: async (context, tx) => {
@@ -283,14 +269,14 @@ export function cellWorkflows(deps: CellDeps): Workflow[] {
           const cell = await retireNow(tx, input.cell, "destroy");
           await cells.engage(tx, cell.name, token.runId);
           const neverServed = cell.state === "requested" || cell.state === "provisioning" || cell.state === "failed";
-          return done({ turn: await cells.takeTurn(tx, cell.name), driver: cell.driver, purge: input.purge || neverServed });
+          return done({ driver: cell.driver, purge: input.purge || neverServed });
         },
       },
       {
         name: "destroy",
         run: async (context) => {
           const { driver, purge } = resultOf<{ driver: string; purge: boolean }>(context, "retire");
-          await deps.driver(driver).destroy(context.input.cell, engine(context, "retire", "destroy"), { purge });
+          await deps.driver(driver).destroy(context.input.cell, engine(context, "destroy"), { purge });
         },
       },
       {

@@ -175,13 +175,6 @@ export function createCellStore(store: Store, events: EventSink) {
       return cell;
     },
 
-    /** Counts one more run that touches the cell's engine. @returns the number of this one */
-    async takeTurn(tx: Tx, name: string): Promise<number> {
-      const [row] = await tx.query<{ turn: number }>("update cell set turn = turn + 1 where name = $1 returning turn", [name]);
-      if (!row) throw fail("not_found", { what: "cell", name });
-      return row.turn;
-    },
-
     /** The operation that works on the cell, for people: shown until it says that it is over. */
     async engage(tx: Tx, name: string, operation: string): Promise<void> {
       await tx.query("update cell set operation = $2 where name = $1", [name, operation]);

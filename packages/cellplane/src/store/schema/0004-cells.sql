@@ -15,7 +15,6 @@ create table cell (
   labels      jsonb not null,
   endpoint    text,                         -- host:port for routers
   operation   text,                         -- id of the run that works on it, for people; what excludes others is the run's lock
-  turn        bigint not null default 0,    -- +1 with each run that touches the engine; the high part of its fencing epoch
 
   -- null: not limited
   tenants_capacity             bigint,
