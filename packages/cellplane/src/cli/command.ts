@@ -123,7 +123,7 @@ export interface Verb<A extends ArgumentTable, F extends FlagTable, R> {
   mutates?: boolean;
   /** The name to be typed before a destructive verb runs; without a terminal it needs --yes. */
   confirm?: (at: Invocation<Arguments<A>, Flags<F>>) => string;
-  /** What is there now, in the shape `run` answers, for --diff. Left out by verbs that create. */
+  /** What is there now, in the shape `run` answers, for --diff, and again after --wait. Left out by verbs that create. */
   before?: (at: Invocation<Arguments<A>, Flags<F>>) => Promise<unknown>;
   /**
    * Does it and returns what is printed: an object, an array or an async iterable (printed as it comes with
@@ -139,6 +139,8 @@ export interface Verb<A extends ArgumentTable, F extends FlagTable, R> {
   nameOf?: (item: ItemOf<R>) => string;
   /** The operation that the answer started, which --wait follows; null when there is nothing to wait for. */
   operation?: (answer: Awaited<R>) => string | null;
+  /** What is printed after --wait; default: what `before` reads then, or else the answer. */
+  after?: (at: Invocation<Arguments<A>, Flags<F>>, answer: Awaited<R>) => Promise<unknown>;
 }
 
 /** What a verb's code gets. */

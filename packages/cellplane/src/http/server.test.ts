@@ -268,8 +268,8 @@ describe("H8: answers cannot be turned against a browser", () => {
 });
 
 test("health answers without a token", async () => {
-  expect((await api.send(null, "GET", "/healthz")).status).toBe(200);
-  expect((await api.send(null, "GET", "/readyz")).status).toBe(200);
+  expect((await api.send(null, "GET", "/health")).status).toBe(200);
+  expect((await api.send(null, "GET", "/ready")).status).toBe(200);
 });
 
 test("metrics count by route and class", async () => {

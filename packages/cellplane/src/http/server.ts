@@ -73,8 +73,8 @@ export function createApp(parts: AppParts): App {
     });
   }
 
-  app.get("/healthz", (c) => c.json({ ok: true }));
-  app.get("/readyz", async (c) => {
+  app.get("/health", (c) => c.json({ ok: true }));
+  app.get("/ready", async (c) => {
     await store.query("select 1");
     return c.json({ ok: true });
   });

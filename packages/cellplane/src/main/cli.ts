@@ -1,0 +1,24 @@
+import { type Entry, runCli } from "../cli/program.ts";
+import { buildVersion } from "./version.ts";
+
+/**
+ * What stands behind `cellplane`, in the order of its help. Each entry's code is loaded when it is called, so that the
+ * help costs next to nothing; the summary of a verb by itself (`plan`) is the one it registers with.
+ */
+export const entries: Entry[] = [
+  { name: "cell", summary: "Cells: make, update, cordon, drain, retire, destroy", load: async () => (await import("../cell/cli.ts")).registerCell },
+  { name: "operation", summary: "Operations: long work on the server; watch, pause, resume, cancel, retry", load: async () => (await import("../workflow/cli.ts")).registerOperation },
+  { name: "event", summary: "Events: what happened, as a list or as it happens", load: async () => (await import("../observe/cli.ts")).registerEvent },
+  { name: "audit", summary: "The audit log: who asked for what; prove that nobody changed it", load: async () => (await import("../audit/cli.ts")).registerAudit },
+  { name: "token", summary: "Tokens: who may call, as viewer, operator, admin or router", load: async () => (await import("../token/cli.ts")).registerToken },
+];
+
+/** @returns the exit code */
+export function main(argv: string[]): Promise<number> {
+  // A reader that has seen enough (`| head`) closes the pipe: that is no failure.
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit(0);
+    throw error;
+  });
+  return runCli(argv, entries, buildVersion);
+}
