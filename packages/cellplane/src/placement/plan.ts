@@ -276,7 +276,7 @@ function refuse(tenant: Arrival, board: Board, wish: Wish): never {
   if (wish.region !== null && rows.every(({ why }) => why === against.residency)) {
     throw fail("residency_unsatisfiable", { tenant: tenant.name, region: wish.region, why: wish.cell === null ? "no cell is there" : `cell ${wish.cell} is not there` });
   }
-  const counts = new Map<string, number>();
-  for (const { row } of rows) counts.set(words(board, row, wish), (counts.get(words(board, row, wish)) ?? 0) + 1);
-  throw fail("no_cell", { tenant: tenant.name, reasons: [...counts].map(([said, count]) => `${count === 1 ? "one" : count} ${said}`) });
+  const alike = new Map<string, string[]>();
+  for (const { cell, row } of rows) alike.set(words(board, row, wish), [...(alike.get(words(board, row, wish)) ?? []), cell.name]);
+  throw fail("no_cell", { tenant: tenant.name, reasons: [...alike].map(([said, [first, ...others]]) => `${first} ${said}${others.length > 0 ? ` (and ${others.length} more)` : ""}`) });
 }

@@ -1,5 +1,5 @@
 import { assert } from "../base/assert.ts";
-import { CellplaneError, fail } from "../base/errors.ts";
+import { CellplaneError, type ErrorCode, fail } from "../base/errors.ts";
 import { type Capacity, type CellSpec, dimensions, type NewCell } from "../cell/model.ts";
 import { canonical } from "../cell/plan.ts";
 import { release } from "../cell/store.ts";
@@ -29,8 +29,9 @@ export interface PlacementDeps {
 const batchMax = 200;
 /** More than this wait only when the database hardly moves: better to be told than to time out. */
 const waitingMax = 10_000;
-/** A cell that refuses again what should fit by its counters is full in the last digit of a sum: it is left out. */
+/** A cell that refuses again what should fit by its counters is full in the last digit of a sum: it counts as full. */
 const refusalsMax = 2;
+const asFull = (cell: CellFacts): CellFacts => ({ ...cell, capacity: { ...cell.capacity, tenants: cell.used.tenants ?? 0 } });
 
 /** A tenant whose home is decided and counted. */
 interface Placed extends TenantRow {
@@ -38,6 +39,8 @@ interface Placed extends TenantRow {
   own: CreateTenantInput | null;
   rejected: CreatedTenant["rejected"];
 }
+
+const isError = (outcome: unknown, code: ErrorCode): boolean => outcome instanceof CellplaneError && outcome.code === code;
 
 type Outcomes = Map<NewTenant, CreatedTenant | CellplaneError>;
 
@@ -60,9 +63,11 @@ export function createPlacementStore({ store, tenants, claims, settings, specOf,
     for (const { own } of rows) if (own) await tenants.engage(tx, own.tenant, await start(tx, "tenant.create", own as unknown as Json));
     const written = new Map((await tenants.getAll(tx, rows.map((row) => row.tenant.name))).map((tenant) => [tenant.name, tenant]));
     for (const { tenant, because, rejected } of rows) outcomes.set(tenant, createdTenant(written.get(tenant.name), { created: true, because, rejected }));
-    // What could not stand beside others of its batch comes after them and sees what they have become.
-    const rest = later.length > 0 ? await createAll(tx, later, { explained }) : [];
-    later.forEach((tenant, i) => outcomes.set(tenant, rest[i] as CreatedTenant | CellplaneError));
+    // What could not stand beside others of its batch comes after them and sees what they have become; so does whoever
+    // found no room before another gave its own back.
+    const rest = rows.length < placed.length ? [...later, ...now.filter((tenant) => isError(outcomes.get(tenant), "no_capacity"))] : later;
+    const decided = rest.length > 0 ? await createAll(tx, rest, { explained }) : [];
+    rest.forEach((tenant, i) => outcomes.set(tenant, decided[i] as CreatedTenant | CellplaneError));
     return arrivals.map((tenant) => outcomes.get(tenant) as CreatedTenant | CellplaneError);
   }
 
@@ -99,7 +104,7 @@ export function createPlacementStore({ store, tenants, claims, settings, specOf,
     const done: Placed[] = [];
     const refusals = new Map<string, number>();
     for (let waiting = at.fresh, cells = at.facts.cells; waiting.length > 0; cells = await readCells(tx)) {
-      const board = layOut({ ...at.facts, cells: cells.filter((cell) => (refusals.get(cell.name) ?? 0) < refusalsMax) }, at.policy);
+      const board = layOut({ ...at.facts, cells: cells.map((cell) => ((refusals.get(cell.name) ?? 0) < refusalsMax ? cell : asFull(cell))) }, at.policy);
       const planned: Placed[] = [];
       for (const tenant of waiting) {
         try {
@@ -152,7 +157,7 @@ export function createPlacementStore({ store, tenants, claims, settings, specOf,
       });
     } catch (error) {
       // Nothing was written. If it is not the database that is gone, one of them is the cause: the others go on without it.
-      if (batch.length === 1 || (error instanceof CellplaneError && error.kind.http === 503)) throw error;
+      if (batch.length === 1 || isError(error, "database_unavailable")) throw error;
       const outcomes: (CreatedTenant | CellplaneError)[] = [];
       for (const one of batch) outcomes.push(...(await createBatch([one]).catch((failure: CellplaneError) => [failure])));
       return outcomes;

@@ -1,14 +1,24 @@
+import { pino } from "pino";
 import { testDatabase } from "../../../../../tests/database.ts";
+import { assert } from "../../base/assert.ts";
 import type { Capacity, CellSpec } from "../../cell/model.ts";
+import { claimHandlers } from "../../claim/api.ts";
 import { createClaimStore } from "../../claim/store.ts";
+import { createApp } from "../../http/server.ts";
 import { eventSink } from "../../observe/events.ts";
 import { insertEvents } from "../../observe/store.ts";
 import { routePublisher } from "../../routing/store.ts";
 import { applySchema } from "../../store/schema.ts";
 import { openStore } from "../../store/store.ts";
+import { tenantHandlers } from "../../tenant/api.ts";
 import { type CreatedTenant, NewTenant } from "../../tenant/model.ts";
+import { tenantWorkflows } from "../../tenant/steps.ts";
 import { createTenantStore } from "../../tenant/store.ts";
-import type { Json } from "../../workflow/model.ts";
+import { newSecret } from "../../token/secret.ts";
+import { admitSecrets, openTokenStore } from "../../token/store.ts";
+import type { Workflow } from "../../workflow/model.ts";
+import { startRun } from "../../workflow/store.ts";
+import { placementHandlers } from "../api.ts";
 import { PlacementPolicy } from "../model.ts";
 import { createPlacementStore } from "../store.ts";
 
@@ -20,52 +30,84 @@ export interface TestCell {
   capacity?: Capacity;
 }
 
-/** The tables on a real server with cells in them, and any number of control planes that share it. */
-export async function testFleet(cells: TestCell[], policy: Partial<PlacementPolicy> = {}) {
+/** The tables on a real server with cells in them, and any number of control planes that share it. `workflows`: those of other nouns. */
+export async function testFleet(cells: TestCell[], policy: Partial<PlacementPolicy> = {}, workflows: Workflow[] = []) {
   const database = await testDatabase();
-  const started: { workflow: string; input: Json }[] = [];
   const settings = { policy: PlacementPolicy.parse({ headroomRatio: 0, ...policy }), regions: ["eu", "us"] };
-  const sink = eventSink(insertEvents);
-  const planes: ReturnType<typeof plane>[] = [];
+  const events = eventSink(insertEvents);
+  const secrets = { viewer: newSecret(), operator: newSecret(), admin: newSecret(), router: newSecret() };
+  /** Rows that tenants have in their cells, as "cell/tenant". */
+  const rowsInCells = new Map<string, number>();
+  const closing: (() => Promise<void> | void)[] = [];
+  let index = 0;
 
-  function plane() {
+  function addPlane() {
     const store = openStore(database.url, { connectionsMax: 4 });
-    const tenants = createTenantStore({ routes: routePublisher, events: sink });
-    const claims = createClaimStore(sink);
+    const tenants = createTenantStore({ routes: routePublisher, events });
+    const claims = createClaimStore(events);
+    const start: Parameters<typeof createPlacementStore>[0]["start"] = (tx, name, input) => {
+      const workflow = all.find((workflow) => workflow.name === name);
+      assert(workflow, `there is a workflow ${name}`);
+      return startRun(tx, workflow, input);
+    };
     const admission = createPlacementStore({
-      store, tenants, claims,
+      store, tenants, claims, start,
       settings: async () => settings,
-      specOf: async (_, cell) => ({ cell: cell.name, region: cell.region, blueprint: cell.blueprint }) as CellSpec,
-      start: async (_, workflow, input) => `op-${started.push({ workflow, input })}`,
+      specOf: async (_, cell) => ({ cell: cell.name, region: cell.region, blueprint: cell.blueprint, class: "dedicated", driver: "fake", services: {}, config: {}, capacity: {}, version: "1", baseDirectory: "/" }) satisfies CellSpec,
     });
+    const eraser = {
+      async erase(cell: string, tenant: string) {
+        const count = rowsInCells.get(`${cell}/${tenant}`) ?? 0;
+        rowsInCells.delete(`${cell}/${tenant}`);
+        return { orders: count };
+      },
+    };
+    const all = [...tenantWorkflows({ store, tenants, claims, admission, eraser }), ...workflows];
+    const tokens = openTokenStore(store);
+    const handlers = [...tenantHandlers({ store, tenants, admission, start }), ...placementHandlers({ admission }), ...claimHandlers({ store, claims })];
+    const app = createApp({ store, tokens, handlers, log: pino({ level: "silent" }) });
+    closing.push(() => tokens.close(), () => store.close());
+
     const create = (tenant: Partial<NewTenant> & { name: string }): Promise<CreatedTenant> => admission.create(NewTenant.parse(tenant), () => undefined);
-    return { store, tenants, claims, admission, create };
+    /** A call as a role, without a socket. */
+    async function send<R>(role: keyof typeof secrets, method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<{ status: number; body: R & { code: string; detail: string } }> {
+      const text = body === undefined ? "" : JSON.stringify(body);
+      const carried = body === undefined ? {} : { "content-type": "application/json", "content-length": String(Buffer.byteLength(text)) };
+      const response = await app.request(path, { method, headers: { authorization: `Bearer ${secrets[role]}`, ...carried, ...headers }, ...(body === undefined ? {} : { body: text }) });
+      return { status: response.status, body: (await response.json()) as R & { code: string; detail: string } };
+    }
+    return { store, tenants, claims, admission, workflows: all, app, create, send };
   }
 
-  const addPlane = (): ReturnType<typeof plane> => {
-    const added = plane();
-    planes.push(added);
-    return added;
-  };
   const first = addPlane();
-  await applySchema(first.store);
-  let index = 0;
+  const { store } = first;
+  await applySchema(store);
+  await admitSecrets(store, secrets, { replace: true });
+
   async function addCell({ name, region = "eu", class: kind = "shared", state = "active", capacity = {} }: TestCell): Promise<void> {
-    await first.store.query(
+    await store.query(
       `insert into cell (name, index, region, blueprint, class, driver, origin, state, spec, overrides, labels, tenants_capacity, connections_capacity, requests_per_second_capacity, disk_bytes_capacity)
        values ($1, $2, $3, 'app', $4, 'fake', 'person', $5, '{}', '{}', '{}', $6, $7, $8, $9)`,
       [name, ++index, region, kind, state, capacity.tenants ?? null, capacity.connections ?? null, capacity.requestsPerSecond ?? null, capacity.diskBytes ?? null],
     );
   }
   for (const cell of cells) await addCell(cell);
+
   return {
-    ...first, events: sink, started, settings, addPlane, addCell, url: database.url,
-    async used(): Promise<Record<string, Capacity>> {
-      const rows = await first.store.query<Record<string, number> & { name: string }>("select name, tenants_used, connections_used, disk_bytes_used from cell");
-      return Object.fromEntries(rows.map((row) => [row.name, { tenants: row["tenants_used"], connections: row["connections_used"], diskBytes: row["disk_bytes_used"] }])) as Record<string, Capacity>;
+    ...first, events, settings, secrets, rowsInCells, addPlane, addCell,
+    atEnd: (close: () => Promise<void>) => void closing.unshift(close),
+    /** Counters of each cell, and what they should be by the tenants it has. */
+    async counters() {
+      return store.query<{ cell: string; used: number[]; summed: number[] }>(
+        `select c.name as cell, array[c.tenants_used, c.connections_used, c.disk_bytes_used]::float8[] as used,
+                array[count(t.*), coalesce(sum(t.connections), 0), coalesce(sum(t.disk_bytes), 0)]::float8[] as summed
+           from cell c left join tenant t on t.cell = c.name group by c.name order by c.name`,
+      );
     },
+    /** Routes as routers get them, in the order of the tenants' names. */
+    routes: () => store.query<{ tenant: string; cell: string; state: string; epoch: number }>("select r.tenant, c.name as cell, r.state, r.epoch from route_tenant r join cell c on c.index = r.cell_index order by r.tenant"),
     async close() {
-      for (const each of planes) await each.store.close();
+      for (const close of closing) await close();
       await database.drop();
     },
   };
