@@ -70,9 +70,7 @@ export async function prepareCluster(binaries: PostgresBinaries, options: Cluste
     const password = await keepPassword(join(cluster.directory, "password"));
     await assertReachable(cluster);
     if (!(await exists(cluster.dataDirectory))) await initialise(binaries.initdb, binaries.majorVersion, cluster, password, options.throwaway ?? false);
-    for (const [name, text] of [["postgresql.conf", settingsText(cluster.settings)], ["pg_hba.conf", accessText]] as const) {
-      await writeWhole(join(cluster.dataDirectory, name), text, { account: cluster.account, durable: !options.throwaway });
-    }
+    await writeConfiguration(cluster, cluster.dataDirectory);
     return { ...cluster, url: await superuserUrl(cluster) };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOSPC") throw fail("disk_full", { path: cluster.directory }, { cause: error });
@@ -128,6 +126,8 @@ async function initialise(initdb: string, majorVersion: number, cluster: Cluster
   const args = ["-D", join(draft, "data"), "-U", superuser, "--auth=scram-sha-256", `--pwfile=${passwordFile}`, "--encoding=UTF8", ...locale, "--no-instructions"];
   try {
     await execute(initdb, [...args, ...(throwaway ? ["--no-sync"] : [])], { cwd: draft, env: { PATH: process.env["PATH"], LC_ALL: "C" }, ...asAccount(account) });
+    // Never seen with initdb's own configuration, which would look like someone's change.
+    await writeConfiguration(cluster, join(draft, "data"));
     await rename(join(draft, "data"), dataDirectory);
     await syncDirectory(directory);
   } catch (error) {
@@ -140,6 +140,15 @@ async function initialise(initdb: string, majorVersion: number, cluster: Cluster
     for (const name of await readdir(directory)) if (name.startsWith("draft-")) await rm(join(directory, name), { recursive: true, force: true });
   }
 }
+
+async function writeConfiguration({ settings, account }: Cluster, dataDirectory: string): Promise<void> {
+  await writeWhole(join(dataDirectory, "postgresql.conf"), settingsText(settings), { account, durable: true });
+  await writeWhole(join(dataDirectory, "pg_hba.conf"), accessText, { account, durable: true });
+}
+
+/** Undoes what ALTER SYSTEM has set. */
+export const forgetAlteredSettings = ({ account, dataDirectory }: Cluster): Promise<void> =>
+  writeWhole(join(dataDirectory, "postgresql.auto.conf"), "# Emptied by Cellplane.\n", { account, durable: true });
 
 /** The cause a user can do something about, told from what initdb or the server printed. */
 export function explainFailure(output: string, cluster: Pick<Cluster, "directory" | "port" | "logFile">): CellplaneError {
