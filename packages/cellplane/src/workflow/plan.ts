@@ -147,7 +147,7 @@ function afterError(workflow: Workflow, run: HeldRun, { step }: Exclude<Task, { 
   const hopeless = cause instanceof CellplaneError && cause.kind.retry === "never";
   if (!hopeless && failures < attemptsMax) {
     const dueInMs = random * Math.min(delayMaxMs, firstDelayMs * 2 ** (failures - 1));
-    const line = `${step.name}: attempt ${failures} of ${attemptsMax} failed: ${error.message}`;
+    const line = `attempt ${failures} of ${attemptsMax} failed: ${error.message}`;
     return move(run, "wait", { failures, dueInMs, waitsFor: line, line });
   }
   const line = `${step.name}: gave up at attempt ${failures}: ${error.message}`;

@@ -206,15 +206,21 @@ export function createRunner({ store, workflows, build, slots = 20, events, log 
   };
 }
 
-/** Statements of one text are parsed and planned once per session. */
+/** One statement after the other; those of one text are parsed and planned once. */
 function prepared(client: pg.Client): Queryable {
+  let last: Promise<unknown> = Promise.resolve();
   return {
-    async query<R>(text: string, values: readonly unknown[] = []): Promise<R[]> {
-      try {
-        return (await client.query({ name: `w${stableHash(text)}`, text, values: [...values] })).rows as R[];
-      } catch (error) {
-        throw asStoreError(error);
-      }
+    query<R>(text: string, values: readonly unknown[] = []): Promise<R[]> {
+      const send = async (): Promise<R[]> => {
+        try {
+          return (await client.query({ name: `w${stableHash(text)}`, text, values: [...values] })).rows as R[];
+        } catch (error) {
+          throw asStoreError(error);
+        }
+      };
+      const result = last.then(send, send);
+      last = result;
+      return result;
     },
   };
 }

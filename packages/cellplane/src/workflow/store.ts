@@ -516,6 +516,9 @@ export async function listOperations(db: Queryable, { state, subject, workflow, 
   return { items: rows.slice(0, limit).map(asOperation), nextCursor: rows.length > limit ? (rows[limit - 1]?.id ?? null) : null };
 }
 
+/** How many there are in each state that has any. */
+export const countOperations = (db: Queryable): Promise<{ state: RunState; count: number }[]> => db.query("select state, count(*) as count from run group by state order by state");
+
 /** In the order in which they were done. */
 export async function readSteps(db: Queryable, id: string): Promise<OperationStep[]> {
   const rows = await db.query<Omit<OperationStep, "at"> & { at: Date }>("select name, state, attempts, result, at from run_step where run = $1 order by ordinal", [id]);

@@ -23,7 +23,8 @@ create table run (
   parent       text,                                 -- no foreign key: a parent may be forgotten before its children
   input        jsonb not null,
   state        text not null default 'pending',
-  owner        bigint,                               -- the worker that has it in hand; null: nobody
+  -- The worker that has it in hand; null: nobody. The reference keeps a worker that was just declared dead from claiming.
+  owner        bigint references worker (id),
   epoch        bigint not null default 0,            -- taken anew at every claim; with `owner` and `step` the fence of all writes
   due_at       timestamptz default clock_timestamp(),-- when it may be claimed; null: not before someone wakes it
   step         text,
