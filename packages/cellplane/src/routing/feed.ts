@@ -1,6 +1,8 @@
 import type { Clock } from "../base/clock.ts";
 import type { Store } from "../store/store.ts";
 import { batchFrame, beatFrame, gapFrame, type LogRow } from "./batch.ts";
+import { type AskedRequest, explainByRows } from "./explain.ts";
+import type { Explanation, Router } from "./model.ts";
 import { sealSnapshot, type SnapshotPosition } from "./snapshot.ts";
 import { changesSince, isOnLog, listAcks, readRoutes, routeHead, type RouterAck, routesChannel, saveAcks } from "./store.ts";
 
@@ -11,8 +13,9 @@ export interface RouteFeed {
   /** GET /v1/routes/stream?from=<version>&digest=<digest>: lives until one side goes. */
   changeStream(request: Request): Promise<Response>;
   ack(ack: Omit<RouterAck, "atMs">): void;
-  /** Routers heard of within the last hour, by any instance; the newest version stands beside them. */
-  routers(): Promise<{ head: SnapshotPosition; routers: RouterAck[] }>;
+  /** Routers heard of within the last hour, by any instance. */
+  routers(): Promise<Router[]>;
+  explain(request: AskedRequest): Promise<Explanation>;
   close(): Promise<void>;
 }
 
@@ -233,8 +236,12 @@ export async function openRouteFeed(store: Store, { clock, coalesceMs = 20, beat
 
     async routers() {
       await writeAcks();
-      return { head: await routeHead(store), routers: await listAcks(store, routersSinceMs) };
+      const [head, known] = await Promise.all([routeHead(store), listAcks(store, routersSinceMs)]);
+      const nowMs = clock.nowMs();
+      return known.map(({ router, version, inFlight, atMs }) => ({ name: router, version, behind: Math.max(0, head.version - version), ageMs: Math.max(0, Math.round(nowMs - atMs)), inFlight }));
     },
+
+    explain: (request) => explainByRows(store, request),
 
     async close() {
       if (closed) return;

@@ -297,3 +297,17 @@ export function explain(table: RouteLookup, head: RequestHead): Explanation {
     why: decision.kind === "refuse" ? `${by}: ${refusals[decision.reason].title}` : `${by}, which ${decision.state === "hold" ? "is on hold in" : "lives in"} ${decision.cell.cell} at epoch ${decision.epoch}`,
   };
 }
+
+/** A router as the control plane knows it. */
+export const Router = z.object({
+  name: z.string(),
+  /** Of the route log: what it has applied. */
+  version: z.int(),
+  /** Versions it lacks. */
+  behind: z.int().min(0),
+  /** Since it last said so. A router speaks at least every few seconds. */
+  ageMs: z.int(),
+  /** Requests under way for tenants on hold: name → count. */
+  inFlight: z.record(z.string(), z.int()),
+});
+export type Router = z.infer<typeof Router>;

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from "node:crypto";
 import { assert } from "../base/assert.ts";
-import { type CellRoute, type IdentifyRule, type LookupSpace, lookupSpaces, type ReadyRule, readyRules, type RouteLookup } from "./model.ts";
+import { type CellRoute, type IdentifyRule, type LookupSpace, lookupSpaces, type ReadyRule, readyRules, type RouteLookup, stateOf } from "./model.ts";
 
 /**
  * The exact table of a router: key → tenant → packed entry, in shared memory, about 40 bytes per tenant.
@@ -29,6 +29,10 @@ export class RouteTable implements RouteLookup {
   /** Tenants with a route, and keys (the tenants' own names not counted). */
   tenants = 0;
   keys = 0;
+  /** Tenants on hold. */
+  readonly held = new Set<string>();
+  /** Told of a tenant's number that is free to be given to another one. */
+  onForget: ((tenant: number) => void) | null = null;
   readonly #cells: (CellRoute | undefined)[] = [];
   readonly #pages: Page[] = [];
   readonly #freeIds: number[] = [];
@@ -75,6 +79,8 @@ export class RouteTable implements RouteLookup {
     }
     const before = this.#page(id).setEntry(id & (pageSize - 1), entry);
     this.tenants += Number(entry !== 0) - Number(before !== 0);
+    if (entry !== 0 && stateOf(entry) === "hold") this.held.add(latin1(bytes, start, end));
+    else if (this.held.size > 0) this.held.delete(latin1(bytes, start, end));
     if (entry === 0) this.#forgetIfUnused(id);
   }
 
@@ -187,6 +193,7 @@ export class RouteTable implements RouteLookup {
     segment.remove(slot);
     page.dropName(at);
     this.#freeIds.push(id);
+    this.onForget?.(id);
   }
 
   // ── the index of names and keys ─────────────────────────────────────────────────────────────────────────────────

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { lineOf, lineReader } from "../lines.ts";
-import { type CellRoute, cellRouteStates, type LookupSpace, packEntry, readyRules, type RequestHead, type RouteChange, type RouteLookup, routeStates, type ReadyRule } from "../model.ts";
+import { type CellRoute, cellRouteStates, type LookupSpace, packEntry, readyRules, type RouteChange, type RouteLookup, routeStates, type ReadyRule } from "../model.ts";
 import { RouteTable } from "../table.ts";
 import { keySpaces } from "../../tenant/model.ts";
 
@@ -51,22 +51,6 @@ export function mapLookup(table: ModelTable): RouteLookup {
     nameOf: (tenant) => names[tenant] ?? "",
     cellOf: (index) => table.cells.get(index),
   };
-}
-
-export function headOf({ host = "", path = "/", headers = {} }: { host?: string; path?: string; headers?: Record<string, string[]> }): RequestHead {
-  let bytes = Buffer.from(path);
-  const head = {
-    host: Buffer.from(host), hostLength: host.length, pathStart: 0, pathEnd: path.length, valueStart: 0, valueEnd: 0,
-    get bytes() { return bytes; },
-    count(name: string) {
-      const values = headers[name] ?? [];
-      bytes = Buffer.from(path + (values[0] ?? ""));
-      head.valueStart = path.length;
-      head.valueEnd = bytes.length;
-      return values.length;
-    },
-  };
-  return head;
 }
 
 const names = fc.integer({ min: 1, max: 9 }).map((n) => `t${n}`);
