@@ -43,8 +43,8 @@ async function unpacked(): Promise<string> {
   <dir prefix="relative">fonts</dir>
   <dir>/usr/share/fonts</dir>
   <cachedir>${folder}/cache</cachedir>
-  <alias binding="same"><family>system-ui</family><prefer><family>Open Sans</family></prefer></alias>
-  <include ignore_missing="yes">/etc/fonts/conf.d</include>
+  <alias><family>monospace</family><prefer><family>DejaVu Sans Mono</family><family>Liberation Mono</family></prefer></alias>
+  <match target="pattern"><edit name="family" mode="append"><string>Open Sans</string></edit></match>
 </fontconfig>
 `,
   );

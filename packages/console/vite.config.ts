@@ -1,0 +1,14 @@
+import react from "@vitejs/plugin-react";
+import { defineConfig } from "vite";
+
+export default defineConfig({
+  plugins: [react()],
+  // Relative, so that the control plane can serve it under any path.
+  base: "./",
+  build: {
+    target: "es2022",
+    // Nothing inline and no data: URLs, so that it runs under `default-src 'none'` with only 'self' allowed.
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+  },
+});
