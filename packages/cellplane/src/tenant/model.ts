@@ -102,7 +102,7 @@ export const TenantPatch = z.strictObject({
   /** A pin must name the region it lives in; null lifts it. */
   region: Name.nullable().optional(),
   /** Merged; null takes a label away. */
-  labels: z.record(z.string(), z.string().max(255).nullable()).optional(),
+  labels: z.record(Labels.keyType, z.string().max(255).nullable()).optional(),
   load: Load.optional(),
 });
 export type TenantPatch = z.infer<typeof TenantPatch>;

@@ -1,0 +1,117 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { z } from "zod";
+import { afterEach, describe, expect, test } from "vitest";
+import type { CreateCellInput } from "../cell/steps.ts";
+import { type TestFleet, testFleet } from "../placement/testing/fleet.ts";
+import { type Operation, type Workflow, workflow } from "../workflow/model.ts";
+import { createRunner } from "../workflow/runner.ts";
+import { getOperation } from "../workflow/store.ts";
+import type { CreatedTenant, Tenant, TenantDetail } from "./model.ts";
+
+let fleet: TestFleet;
+afterEach(() => fleet.close());
+
+/** Stands for the cell's own workflow: makes a dedicated cell's row, or fails. */
+const makeCell = (engine: { broken: boolean }): Workflow => {
+  const definition: Workflow<CreateCellInput> = {
+    name: "cell.create",
+    version: 1,
+    input: z.any(),
+    subject: ({ spec }) => `cell/${spec.cell}`,
+    steps: [
+      {
+        name: "make",
+        retry: { attemptsMax: 1 },
+        run: async ({ input }) => {
+          if (engine.broken) throw new Error("no such image");
+          await fleet.addCell({ name: input.spec.cell, region: input.spec.region, class: input.spec.class });
+        },
+      },
+    ],
+  };
+  return workflow(definition);
+};
+
+async function open(...[cells, policy, workflows]: Parameters<typeof testFleet>): Promise<void> {
+  fleet = await testFleet(cells, policy, workflows);
+  const runner = createRunner({ store: fleet.store, workflows: fleet.workflows, build: "test" });
+  runner.start();
+  fleet.atEnd(() => runner.stop({ drainMs: 100 }));
+}
+
+async function until<T>(look: () => Promise<T>, holds: (seen: T) => boolean): Promise<T> {
+  for (let seen = await look(), i = 0; ; seen = await look(), i++) {
+    if (holds(seen) || i > 400) return seen;
+    await sleep(25);
+  }
+}
+const operation = (id: string | null): Promise<Operation> => getOperation(fleet.store, id ?? "");
+const ended = (id: string | null): Promise<Operation> => until(() => operation(id), ({ state }) => ["succeeded", "failed", "undone", "parked"].includes(state));
+const tenant = async (name: string): Promise<TenantDetail & { code: string }> => (await fleet.send<TenantDetail>("viewer", "GET", `/v1/tenants/${name}`)).body;
+const create = async (body: unknown): Promise<CreatedTenant> => (await fleet.send<CreatedTenant>("operator", "POST", "/v1/tenants", body)).body;
+const remove = async (name: string): Promise<Tenant> => (await fleet.send<Tenant>("admin", "DELETE", `/v1/tenants/${name}`)).body;
+
+describe("a tenant with a cell of its own", () => {
+  test("P7: waits as pending until the cell is there, and nobody else gets that cell", async () => {
+    const engine = { broken: false };
+    await open([{ name: "eu-1" }], { blueprint: "app" }, [makeCell(engine)]);
+    const [a, b] = await Promise.all(["a", "b"].map((name) => create({ name, dedicated: true, keys: [{ kind: "host", value: `${name}.example` }] })));
+    expect(a).toMatchObject({ state: "pending", cell: null, epoch: 0, because: ["it has a cell of its own", expect.stringContaining("one is made in")] });
+    for (const pending of [a, b]) expect((await ended(pending?.operation ?? null)).state).toBe("succeeded");
+    expect(await tenant("a")).toMatchObject({ state: "active", cell: "only-a", epoch: 1, operation: null, placements: [{ cell: "only-a", epoch: 1 }] });
+    expect(await tenant("b")).toMatchObject({ state: "active", cell: "only-b" });
+    expect((await fleet.routes()).map(({ tenant, cell }) => `${tenant} in ${cell}`)).toEqual(["a in only-a", "b in only-b"]);
+    expect(await fleet.store.query("select value, tenant from route_key order by 1")).toEqual([{ value: "a.example", tenant: "a" }, { value: "b.example", tenant: "b" }]);
+    expect((await fleet.counters()).map(({ used }) => used[0])).toEqual([0, 1, 1]);
+  });
+
+  test("P7: a cell that cannot be made parks the operation; the tenant can still be deleted", async () => {
+    const engine = { broken: true };
+    await open([], { strategy: "cell-per-tenant", blueprint: "app" }, [makeCell(engine)]);
+    const created = await create({ name: "a", region: "us" });
+    const parked = await ended(created.operation);
+    expect(parked).toMatchObject({ state: "parked", waitsFor: expect.stringContaining("only-a could not be made") });
+    expect(await tenant("a")).toMatchObject({ state: "pending", operation: created.operation });
+    const deleting = await remove("a");
+    expect((await ended(deleting.operation)).state).toBe("succeeded");
+    expect(await tenant("a")).toMatchObject({ code: "not_found" });
+  });
+});
+
+describe("deletion", () => {
+  test("T5 T2: closes the route first, erases what is in the cell, then frees names, claims and room; the name goes on counting epochs", async () => {
+    await open([{ name: "eu-1", capacity: { tenants: 1, connections: 5 } }]);
+    await create({ name: "a", keys: [{ kind: "host", value: "a.example" }], load: { connections: 2.5 }, claims: [{ kind: "login", value: "ann" }] });
+    fleet.rowsInCells.set("eu-1/a", 17);
+    const deleting = await remove("a");
+    expect(deleting).toMatchObject({ state: "deleting", cell: "eu-1" });
+    expect(await fleet.routes()).toEqual([]);
+    expect(await fleet.store.query("select * from route_key")).toEqual([]);
+    // Until it is gone, nobody has its name and its room.
+    expect(await create({ name: "a" })).toMatchObject({ code: "already_exists" });
+    expect((await fleet.send("operator", "POST", "/v1/tenants/a/resume")).body).toMatchObject({ code: "wrong_state" });
+    expect((await fleet.send("operator", "POST", "/v1/tenants/a/keys", { kind: "host", value: "b.example" })).body).toMatchObject({ code: "wrong_state" });
+    // A request that was still running writes behind the first pass.
+    await until(async () => fleet.rowsInCells.size, (size) => size === 0);
+    fleet.rowsInCells.set("eu-1/a", 1);
+    expect((await ended(deleting.operation)).state).toBe("succeeded");
+    expect(fleet.rowsInCells.size).toBe(0);
+    expect(await tenant("a")).toMatchObject({ code: "not_found" });
+    expect(await fleet.counters()).toEqual([{ cell: "eu-1", used: [0, 0, 0], summed: [0, 0, 0] }]);
+    expect(await fleet.store.query("select (select count(*) from claim)::int + (select count(*) from tenant_key)::int + (select count(*) from placement)::int as n")).toEqual([{ n: 0 }]);
+    const kinds = await fleet.store.query<{ kind: string }>("select kind from event where subject = 'tenant/a' order by id");
+    expect(kinds.map(({ kind }) => kind)).toEqual(["tenant.created", "tenant.state", "tenant.deleted", "claim.released"]);
+
+    expect(await create({ name: "a", keys: [{ kind: "host", value: "a.example" }] })).toMatchObject({ epoch: 2, cell: "eu-1" });
+    expect(await fleet.routes()).toEqual([{ tenant: "a", cell: "eu-1", state: "active", epoch: 2 }]);
+  });
+
+  test("T5: asked for twice, it is done once", async () => {
+    await open([{ name: "eu-1" }]);
+    await create({ name: "a" });
+    const [first, second] = [await remove("a"), await remove("a")];
+    for (const { operation } of [first, second]) expect((await ended(operation)).state).toBe("succeeded");
+    expect((await fleet.counters())[0]?.used).toEqual([0, 0, 0]);
+    expect(await remove("a")).toMatchObject({ code: "not_found" });
+  });
+});
