@@ -17,13 +17,14 @@ export const withOverrides = (blueprint: Blueprint, overrides: Overrides) => Blu
 /** Adds to overrides what `more` names: what `cell update --set` does. */
 export const mergeOverrides = (overrides: Overrides, more: Overrides): Overrides => merge(overrides, more) as Overrides;
 
-/** The fields in which two JSON values differ; arrays are one field. In the order of `to`, removed ones last. */
+/** The fields in which two JSON values differ; an array is one field, undefined is none. In the order of `to`, removed ones last. */
 export function changesBetween(from: unknown, to: unknown, path = ""): FieldChange[] {
   if (isObject(from) && isObject(to)) {
     const keys = [...Object.keys(to), ...Object.keys(from).filter((key) => !Object.hasOwn(to, key))];
     return keys.flatMap((key) => changesBetween(Object.hasOwn(from, key) ? from[key] : undefined, Object.hasOwn(to, key) ? to[key] : undefined, path === "" ? key : `${path}.${key}`));
   }
-  return canonical(from) === canonical(to) ? [] : [{ path, from, to } as FieldChange];
+  const same = (from === undefined) === (to === undefined) && canonical(from) === canonical(to);
+  return same ? [] : [{ path, ...(from === undefined ? {} : { from }), ...(to === undefined ? {} : { to }) } as FieldChange];
 }
 
 /** JSON with the keys of objects sorted, so that equal values are equal texts; what is undefined is left out. */

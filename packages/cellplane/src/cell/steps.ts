@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { Labels, Name } from "../base/names.ts";
 import { assert } from "../base/assert.ts";
-import { fail } from "../base/errors.ts";
+import { CellplaneError, fail } from "../base/errors.ts";
 import type { CellDriver, CellPlan, DriverContext, RoutePublisher } from "../drivers/driver.ts";
 import type { Tx } from "../store/model.ts";
 import type { Store } from "../store/store.ts";
@@ -18,6 +18,8 @@ export interface CellDeps {
   routes: RoutePublisher;
   /** How many cells are made or updated at once, over all control planes. */
   cellsAtOnce?: number;
+  /** What a cell may take to be well on top of what its slowest service is given. */
+  healthGraceMs?: number;
 }
 
 export const CreateCellInput = z.object({ spec: CellSpec, overrides: Overrides, labels: Labels, origin: z.enum(cellOrigins) });
@@ -54,14 +56,12 @@ const healthIntervalMs = 250;
 const drainIntervalMs = 2000;
 /** Longer than the slowest readiness that a blueprint may allow (ten minutes). */
 const engineTimeoutMs = 15 * 60_000;
-/** What a cell may take to be well on top of what its slowest service is given. */
-const healthGraceMs = 15_000;
 
 export const cellLock = (cell: string): Lock => ({ name: `cell/${cell}`, slots: 1 });
 
 export function cellWorkflows(deps: CellDeps): Workflow[] {
-  const { cells, store, routes } = deps;
-  const working = (cell: string): Lock[] => [cellLock(cell), { name: "cells at once", slots: deps.cellsAtOnce ?? 4 }];
+  const { cells, store, routes, cellsAtOnce = 4, healthGraceMs = 15_000 } = deps;
+  const working = (cell: string): Lock[] => [cellLock(cell), { name: "cells at once", slots: cellsAtOnce }];
 
   /** Steps of one run share no effect but each has one key, so what is done twice is done once. */
   const engine = <I>(context: StepContext<I>, effect: string): DriverContext => ({
@@ -144,12 +144,11 @@ export function cellWorkflows(deps: CellDeps): Workflow[] {
       {
         // Until it is known which of the two specs will stay, no more is placed than both can hold.
         name: "begin",
-        tx: async ({ input: { spec, overwriteDrift }, token }, tx) => {
+        tx: async ({ input: { spec }, token }, tx) => {
           const cell = await cells.hold(tx, spec.cell);
           allow("update", cell);
           const issues = refusedChanges(cell, cell.spec, spec);
           if (issues.length > 0) throw fail("cell_update_refused", { cell: cell.name, issues });
-          if (cell.drift.length > 0 && !overwriteDrift) throw fail("cell_drifted", { cell: cell.name, paths: cell.drift.map((field) => field.path) });
           await cells.limit(tx, cell, smallerCapacity(cell.spec.capacity, spec.capacity));
           await cells.engage(tx, cell.name, token.runId);
           return done({ former: cell.spec });
@@ -161,18 +160,31 @@ export function cellWorkflows(deps: CellDeps): Workflow[] {
           await cells.disengage(tx, cell.name, token.runId);
         }),
       },
-      { name: "plan", run: async ({ input: { spec }, signal }) => done(await deps.driver(spec.driver).plan(spec, signal)) },
+      {
+        name: "plan",
+        run: async ({ input: { spec, overwriteDrift }, signal }) => {
+          const driver = deps.driver(spec.driver);
+          const { drift } = await driver.observe(spec.cell, signal);
+          if (drift.length > 0 && !overwriteDrift) throw fail("cell_drifted", { cell: spec.cell, paths: drift.map((field) => field.path) });
+          return done(await driver.plan(spec, signal, { overwriteDrift }));
+        },
+      },
       {
         name: "apply",
         timeoutMs: engineTimeoutMs,
         run: async (context) => {
           await deps.driver(context.input.spec.driver).apply(resultOf<CellPlan>(context, "plan"), engine(context, "apply"));
         },
-        // The engine has gone back by itself when the new one did not get ready; then this finds nothing to do.
+        // The engine has gone back by itself when the new one did not get ready; then this finds nothing to do. What
+        // someone else changed meanwhile is not ours to take back.
         undo: async (context) => {
           const { former } = resultOf<{ former: CellSpec }>(context, "begin");
           const driver = deps.driver(former.driver);
-          await driver.apply(await driver.plan(former, context.signal), engine(context, "undo"));
+          try {
+            await driver.apply(await driver.plan(former, context.signal), engine(context, "undo"));
+          } catch (error) {
+            if (!(error instanceof CellplaneError && error.code === "cell_drifted")) throw error;
+          }
         },
       },
       { name: "healthy", run: healthy },

@@ -14,13 +14,26 @@ export interface CellRecord extends Cell {
 /** What a cell is made from; `request` and the input of `cell.create`. */
 export type CellRequest = Pick<NewCell, "overrides" | "labels"> & { spec: CellSpec; origin: Cell["origin"] };
 
-/** One look at one cell; what is left out stays as it was. */
+/** What one look at a cell showed. */
 export interface Look {
   cell: string;
   ok: boolean | null;
   checks: HealthCheck[];
   drift: Observed["drift"];
   observedAtMs: number;
+}
+
+export interface Watched extends Pick<Cell, "name" | "driver"> {
+  /** An operation works on it, so it differs from its spec for good reasons. */
+  busy: boolean;
+}
+
+export interface Watch {
+  /** False while another control plane has it. */
+  tryTake: () => Promise<boolean>;
+  /** Aborts when the session is gone, and the lock with it. */
+  lost: AbortSignal;
+  end: () => Promise<void>;
 }
 
 const indexMax = 65535;
@@ -240,15 +253,19 @@ export function createCellStore(store: Store, events: EventSink) {
       });
     },
 
-    /** Of all control planes one looks at the cells: the one that holds this. Null while another does. */
-    async tryWatch(): Promise<{ lost: AbortSignal; end: () => Promise<void> } | null> {
+    /** What there is to look at, without what looking does not need. */
+    watched: (): Promise<Watched[]> => store.query<Watched>("select name, driver, operation is not null as busy from cell where state in ('active', 'cordoned', 'draining', 'empty') order by name"),
+
+    /** Of all control planes one looks at the cells: the one that holds this lock, for as long as its session lives. */
+    async openWatch(): Promise<Watch> {
       const client = await store.connect();
       const lost = new AbortController();
       client.on("end", () => lost.abort());
-      const { rows } = await client.query<{ held: boolean }>("select pg_try_advisory_lock($1) as held", [watchLockKey]);
-      if (rows[0]?.held) return { lost: lost.signal, end: () => client.end() };
-      await client.end();
-      return null;
+      return {
+        lost: lost.signal,
+        tryTake: async () => (await client.query<{ taken: boolean }>("select pg_try_advisory_lock($1) as taken", [watchLockKey])).rows[0]?.taken === true,
+        end: () => client.end(),
+      };
     },
   };
 }

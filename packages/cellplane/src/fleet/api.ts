@@ -1,14 +1,16 @@
 import { createHash } from "node:crypto";
 import { isAbsolute } from "node:path";
 import { z } from "zod";
-import { fail } from "../base/errors.ts";
+import { CellplaneError, fail } from "../base/errors.ts";
+import type { CellSpec, FieldChange } from "../cell/model.ts";
 import { canonical } from "../cell/plan.ts";
 import type { CellStore } from "../cell/store.ts";
+import type { CellDriver } from "../drivers/driver.ts";
 import { endpoint, handler, type Handler, mayCall } from "../http/contract.ts";
 import type { Queryable, Tx } from "../store/model.ts";
 import type { Json } from "../workflow/model.ts";
 import { FleetPlan, StoredFleet } from "./model.ts";
-import { changesNothing, identityOf, planFleet } from "./plan.ts";
+import { changesNothing, type EngineView, identityOf, planFleet, wantedCells } from "./plan.ts";
 import type { ParsedFleet } from "./parse.ts";
 import type { FleetStore } from "./store.ts";
 import type { ApplyFleetInput } from "./steps.ts";
@@ -43,22 +45,52 @@ export interface FleetHandlerDeps {
   cells: CellStore;
   /** @throws CellplaneError fleet_invalid */
   parse: (text: string, file: string) => ParsedFleet;
-  /** Names of the drivers there are. */
-  drivers: string[];
+  drivers: Record<string, CellDriver>;
   /** Starts a run with the transaction. @returns its id */
   start: (tx: Tx, workflow: string, input: Json) => Promise<string>;
 }
 
+type Wanted = ApplyFleetInput["wanted"];
+
+const enginesAtOnce = 16;
+const engineTimeoutMs = 10_000;
+
 export function fleetHandlers({ fleets, cells, parse, drivers, start }: FleetHandlerDeps): Handler[] {
-  /** @throws CellplaneError fleet_invalid, fleet_refused */
-  async function planOf(body: FleetFile, at?: Queryable): Promise<{ plan: HashedPlan; wanted: ApplyFleetInput["wanted"] }> {
+  /** @throws CellplaneError fleet_invalid */
+  function read(body: FleetFile): { wanted: Wanted; locate: ParsedFleet["locate"] } {
     const { fleet, locate } = parse(body.text, body.file);
-    const wanted = { fleet, file: body.file, baseDirectory: body.baseDirectory };
-    const unknown = Object.entries(fleet.blueprints).filter(([, { driver }]) => !drivers.includes(driver));
-    if (unknown.length > 0) throw fail("fleet_invalid", { file: body.file, issues: locate(unknown.map(([name, { driver }]) => ({ keys: ["blueprints", name, "driver"], message: `there is no driver ${driver}; there is ${drivers.join(", ")}` }))) });
-    const { plan, findings } = planFleet(wanted, await fleets.current(at), await cells.all(at), body);
+    const unknown = Object.entries(fleet.blueprints).filter(([, { driver }]) => !Object.hasOwn(drivers, driver));
+    const findings = unknown.map(([name, { driver }]) => ({ keys: ["blueprints", name, "driver"], message: `there is no driver ${driver}; there is ${Object.keys(drivers).join(", ")}` }));
+    if (findings.length > 0) throw fail("fleet_invalid", { file: body.file, issues: locate(findings) });
+    return { wanted: { fleet, file: body.file, baseDirectory: body.baseDirectory }, locate };
+  }
+
+  /** Asks the engines of all cells wanted, some at a time, before any transaction is begun. */
+  async function ask(wanted: Wanted, body: FleetFile, signal: AbortSignal): Promise<Map<string, EngineView>> {
+    const views = new Map<string, EngineView>();
+    const waiting = wantedCells(wanted, await cells.all()).flatMap(({ spec }) => spec ?? []);
+    const askEach = async (): Promise<void> => {
+      for (let spec = waiting.pop(); spec; spec = waiting.pop()) views.set(spec.cell, await viewOf(spec, body, AbortSignal.any([signal, AbortSignal.timeout(engineTimeoutMs)])));
+    };
+    await Promise.all(Array.from({ length: enginesAtOnce }, askEach));
+    return views;
+  }
+
+  async function viewOf(spec: CellSpec, { overwriteDrift }: FleetFile, signal: AbortSignal): Promise<EngineView> {
+    try {
+      const plan = await drivers[spec.driver]?.plan(spec, signal, { overwriteDrift });
+      return plan ? { kind: "plan", changes: plan.changes as FieldChange[], restarts: plan.restarts } : { kind: "silent", why: `there is no driver ${spec.driver}` };
+    } catch (error) {
+      if (error instanceof CellplaneError && error.code === "invalid_input") return { kind: "refuses", issues: (error as CellplaneError<"invalid_input">).data.issues };
+      return { kind: "silent", why: error instanceof Error ? error.message : String(error) };
+    }
+  }
+
+  /** @throws CellplaneError fleet_refused */
+  async function planOf({ wanted, locate }: ReturnType<typeof read>, engines: Map<string, EngineView>, body: FleetFile, at?: Queryable): Promise<HashedPlan> {
+    const { plan, findings } = planFleet(wanted, await fleets.current(at), await cells.all(at), body, engines);
     if (findings.length > 0) throw fail("fleet_refused", { file: body.file, issues: locate(findings) });
-    return { wanted, plan: { ...plan, hash: createHash("sha256").update(canonical(identityOf(plan))).digest("hex").slice(0, 16) } };
+    return { ...plan, hash: createHash("sha256").update(canonical(identityOf(plan))).digest("hex").slice(0, 16) };
   }
 
   return [
@@ -68,16 +100,21 @@ export function fleetHandlers({ fleets, cells, parse, drivers, start }: FleetHan
       return stored;
     }),
 
-    handler(planFleetFile, async ({ body }) => (await planOf(body)).plan),
+    handler(planFleetFile, async ({ body, signal }) => {
+      const file = read(body);
+      return planOf(file, await ask(file.wanted, body, signal), body);
+    }),
 
-    handler(applyFleetFile, ({ body, caller, mutate }) => {
+    handler(applyFleetFile, async ({ body, caller, signal, mutate }) => {
       if (body.prune && !mayCall(caller.role, "admin")) throw fail("forbidden", { role: caller.role, needs: "admin" });
+      const file = read(body);
+      const engines = await ask(file.wanted, body, signal);
       return mutate(async (tx) => {
-        const { plan, wanted } = await planOf(body, tx);
+        const plan = await planOf(file, engines, body, tx);
         if (body.hash !== undefined && body.hash !== plan.hash) throw fail("plan_stale", { what: `fleet ${plan.fleet}` });
         if (changesNothing(plan)) return { plan, operation: null };
         const { hash: _, ...bare } = plan;
-        const input: ApplyFleetInput = { wanted, plan: bare };
+        const input: ApplyFleetInput = { wanted: file.wanted, plan: bare };
         return { plan, operation: await start(tx, "fleet.apply", input as unknown as Json) };
       });
     }),

@@ -16,7 +16,6 @@ const FleetCell = z.strictObject({
   overrides: Overrides.default({}),
   labels: Labels.default({}),
 });
-export type FleetCell = z.infer<typeof FleetCell>;
 
 /** The fleet file, `cellplane.yaml`: everything about a fleet that is decided and not observed. */
 export const Fleet = z.strictObject({

@@ -1,9 +1,9 @@
 import type { z } from "zod";
 import type { Issue } from "../base/errors.ts";
 import { isInService } from "../cell/machine.ts";
-import type { Blueprint, Cell, CellSpec, NewCell } from "../cell/model.ts";
+import type { Blueprint, Cell, CellSpec, FieldChange, NewCell, Overrides } from "../cell/model.ts";
 import { canonical, changesBetween, refusedChanges, touchesProcesses, withOverrides } from "../cell/plan.ts";
-import type { CellAction, Fleet, FleetCell, FleetPlan, StoredFleet } from "./model.ts";
+import type { CellAction, Fleet, FleetPlan, StoredFleet } from "./model.ts";
 
 // ── what a file may say, whatever the fleet is ──────────────────────────────────────────────────────────────────────
 
@@ -67,6 +67,9 @@ export interface Finding {
 /** A cell as the plan looks at it. */
 export type PlannedCell = Pick<Cell, "name" | "region" | "blueprint" | "state" | "generation" | "origin" | "overrides" | "labels" | "used" | "drift"> & { spec: CellSpec };
 
+/** What a cell's engine says about making it so: more than the specs tell (a schema step was added, a program is missing), or nothing. */
+export type EngineView = { kind: "plan"; changes: FieldChange[]; restarts: boolean } | { kind: "refuses"; issues: Issue[] } | { kind: "silent"; why: string };
+
 export interface PlanOptions {
   /** Also destroy cells that an earlier file had and this one has not, once they have no tenants. */
   prune: boolean;
@@ -80,19 +83,16 @@ export interface PlanOptions {
  * @param stored the file applied last; null before the first
  * @param cells all there are, destroyed ones among them, since those keep their names
  */
-export function planFleet(wanted: Pick<StoredFleet, "fleet" | "baseDirectory">, stored: StoredFleet | null, cells: PlannedCell[], options: PlanOptions): { plan: FleetPlan; findings: Finding[] } {
+export function planFleet(
+  wanted: Pick<StoredFleet, "fleet" | "baseDirectory">, stored: StoredFleet | null, cells: PlannedCell[], options: PlanOptions, engines: ReadonlyMap<string, EngineView> = new Map(),
+): { plan: FleetPlan; findings: Finding[] } {
   const findings: Finding[] = [];
-  const byName = new Map(cells.map((cell) => [cell.name, cell]));
-  const actions: CellAction[] = [];
-  for (const [name, cell] of Object.entries(wanted.fleet.cells)) {
-    const spec = specOf(wanted, { name, ...cell });
-    if (Array.isArray(spec)) findings.push(...spec.map(({ path, message }) => ({ keys: ["cells", name, ...path.split(".")], message })));
-    else actions.push(actionFor(byName.get(name) ?? null, spec, cell, wanted.fleet, options, findings));
-  }
-  for (const cell of cells) {
-    if (Object.hasOwn(wanted.fleet.cells, cell.name) || cell.state === "destroyed") continue;
-    actions.push(cell.origin === "fleet" ? absent(cell, options) : unmanaged(cell, wanted, options, findings));
-  }
+  const actions = wantedCells(wanted, cells).map(({ cell, now, spec, note }): CellAction => {
+    if (spec === null) return { cell: cell.name, region: cell.region, ...asItIs(now), ...nothing, note };
+    const action = actionFor(now, spec, cell, { fleet: wanted.fleet, options, engine: engines.get(cell.name), findings });
+    return { ...action, note: [note, action.note].filter(Boolean).join("; ") };
+  });
+  for (const cell of cells) if (cell.origin === "fleet" && cell.state !== "destroyed" && !Object.hasOwn(wanted.fleet.cells, cell.name)) actions.push(absent(cell, options));
   const { cells: _, ...settings } = wanted.fleet;
   const { cells: __, ...former } = stored?.fleet ?? { regions: {}, blueprints: {}, placement: {}, routing: {}, cells: {} };
   const plan: FleetPlan = { fleet: wanted.fleet.fleet, generation: stored?.generation ?? 0, ...options, settings: changesBetween(former, settings), fileChanged: canonical(stored?.fleet) !== canonical(wanted.fleet) || stored?.baseDirectory !== wanted.baseDirectory, cells: actions.sort(inOrder) };
@@ -109,37 +109,71 @@ function inOrder(a: CellAction, b: CellAction): number {
   return kinds.indexOf(a.action) - kinds.indexOf(b.action) || sandbox(a) - sandbox(b) || a.tenants - b.tenants || (a.cell < b.cell ? -1 : 1);
 }
 
+interface WantedCell {
+  cell: Pick<NewCell, "name" | "region" | "blueprint" | "overrides" | "labels">;
+  now: PlannedCell | null;
+  /** Null: nothing can be made from the file, and `note` says why. */
+  spec: CellSpec | null;
+  note: string;
+}
+
+/** The cells in the file, and those made by hand or for a tenant: they follow their blueprint, and no file takes them away. */
+export function wantedCells(wanted: Pick<StoredFleet, "fleet" | "baseDirectory">, cells: PlannedCell[]): WantedCell[] {
+  const byName = new Map(cells.map((cell) => [cell.name, cell]));
+  const listed = Object.entries(wanted.fleet.cells).map(([name, cell]) => ({ cell: { name, ...cell }, now: byName.get(name) ?? null, note: "" }));
+  const others = cells
+    .filter((cell) => cell.origin !== "fleet" && isInService(cell.state) && !Object.hasOwn(wanted.fleet.cells, cell.name))
+    .map((cell) => ({ cell, now: cell, note: cell.origin === "person" ? "made by hand" : "made for a tenant" }));
+  return [...listed, ...others].map((one) => {
+    const spec = specOf(wanted, one.cell);
+    return Array.isArray(spec) ? { ...one, spec: null, note: [one.note, ...spec.map(({ message }) => message)].filter(Boolean).join("; ") } : { ...one, spec };
+  });
+}
+
 const asItIs = (cell: PlannedCell | null) => ({ generation: cell?.generation ?? null, state: cell?.state ?? null, tenants: cell?.used.tenants ?? 0, drift: cell?.drift.map((field) => field.path) ?? [] });
 const nothing: Pick<CellAction, "action" | "changes" | "restarts" | "spec" | "overrides" | "labels"> = { action: "none", changes: [], restarts: false, spec: null, overrides: {}, labels: {} };
 
-function actionFor(cell: PlannedCell | null, spec: CellSpec, wanted: FleetCell, fleet: Fleet, { overwriteDrift }: PlanOptions, findings: Finding[]): CellAction {
-  const { overrides, labels } = wanted;
-  const shared = { cell: spec.cell, region: spec.region, ...asItIs(cell) };
-  const keys = ["cells", spec.cell];
-  if (!cell || cell.state === "failed") {
-    return { ...shared, ...nothing, action: "create", note: cell ? "making it failed before" : "", changes: changesBetween({}, spec), spec, overrides, labels };
+interface Surroundings {
+  fleet: Fleet;
+  options: PlanOptions;
+  engine: EngineView | undefined;
+  findings: Finding[];
+}
+
+function actionFor(now: PlannedCell | null, spec: CellSpec, { overrides, labels }: Pick<NewCell, "overrides" | "labels">, { fleet, options, engine, findings }: Surroundings): CellAction {
+  const shared = { cell: spec.cell, region: spec.region, ...asItIs(now) };
+  const at = (path: string): string[] => placeOf(path.split("."), spec, overrides, fleet);
+  if (engine?.kind === "refuses") findings.push(...engine.issues.map(({ path, message }) => ({ keys: at(path), message })));
+  if (!now || now.state === "failed") {
+    return { ...shared, ...nothing, action: "create", note: now ? "making it failed before" : "", changes: changesBetween({}, spec), spec, overrides, labels };
   }
-  if (cell.state === "requested" || cell.state === "provisioning") return { ...shared, ...nothing, note: "is being made: apply again when that is over" };
-  if (!isInService(cell.state)) {
-    const way = cell.state === "retired" ? "take it out of the file, or destroy and purge it first" : "its data are kept under the name: purge it, or choose another name";
-    findings.push({ keys, message: `cell ${cell.name} is ${cell.state} and does not come back: ${way}` });
-    return { ...shared, ...nothing, note: `is ${cell.state}` };
+  if (now.state === "requested" || now.state === "provisioning") return { ...shared, ...nothing, note: "is being made: apply again when that is over" };
+  if (!isInService(now.state)) {
+    const way = now.state === "retired" ? "take it out of the file, or destroy and purge it first" : "its data are kept under the name: purge it, or choose another name";
+    findings.push({ keys: ["cells", now.name], message: `cell ${now.name} is ${now.state} and does not come back: ${way}` });
+    return { ...shared, ...nothing, note: `is ${now.state}` };
   }
-  const changes = changesBetween(cell.spec, spec);
-  const all = [...changes, ...changesBetween(cell.labels, labels, "labels"), ...(changes.length === 0 ? changesBetween(cell.overrides, overrides, "overrides") : [])];
-  for (const { path, message } of refusedChanges(cell, cell.spec, spec)) findings.push({ keys: placeOf(path.split("."), keys, wanted, fleet), message });
-  if (cell.drift.length > 0 && !overwriteDrift) return { ...shared, ...nothing, note: all.length > 0 ? "left out, since someone else changed it (--overwrite-drift undoes that)" : "someone else changed it", changes: all };
-  if (all.length === 0 && cell.drift.length === 0) return { ...shared, ...nothing, note: "" };
-  return { ...shared, action: "update", note: cell.drift.length > 0 ? "undoes what someone else changed" : "", changes: all, restarts: touchesProcesses(changes), spec, overrides, labels };
+  findings.push(...refusedChanges(now, now.spec, spec).map(({ path, message }) => ({ keys: at(path), message })));
+  if (engine?.kind === "silent") return { ...shared, ...nothing, note: `left out, since its engine does not say: ${engine.why}` };
+
+  const inSpec = changesBetween(now.spec, spec);
+  const inEngine = engine?.kind === "plan" ? engine.changes.filter(({ path }) => !inSpec.some((change) => change.path === path)) : [];
+  const inRow = [...changesBetween(now.labels, labels, "labels"), ...(inSpec.length === 0 ? changesBetween(now.overrides, overrides, "overrides") : [])];
+  const changes = [...inSpec, ...inEngine, ...inRow];
+  const drifted = now.drift.length > 0;
+  if (drifted && !options.overwriteDrift) return { ...shared, ...nothing, changes, note: changes.length > 0 ? "left out, since someone else changed it (--overwrite-drift undoes that)" : "someone else changed it" };
+  if (changes.length === 0 && !drifted) return { ...shared, ...nothing, note: "" };
+  const restarts = engine?.kind === "plan" ? engine.restarts : touchesProcesses(inSpec);
+  return { ...shared, action: "update", note: drifted ? "undoes what someone else changed" : "", changes, restarts, spec, overrides, labels };
 }
 
 /** Where a field of a cell's spec stands in the file: with the cell if it says so, otherwise with its blueprint. */
-function placeOf(path: string[], keys: string[], wanted: FleetCell, fleet: Fleet): string[] {
-  if (path[0] === "region") return [...keys, "region"];
-  let value: unknown = wanted.overrides;
+function placeOf(path: string[], spec: CellSpec, overrides: Overrides, fleet: Fleet): string[] {
+  const listed = Object.hasOwn(fleet.cells, spec.cell);
+  if (listed && (path[0] === "region" || path[0] === "blueprint")) return ["cells", spec.cell, path[0]];
+  let value: unknown = overrides;
   for (const key of path) value = typeof value === "object" && value !== null ? (value as Record<string, unknown>)[key] : undefined;
-  if (value !== undefined || !Object.hasOwn(fleet.blueprints, wanted.blueprint)) return [...keys, "overrides", ...path];
-  return ["blueprints", wanted.blueprint, ...path];
+  return listed && value !== undefined ? ["cells", spec.cell, "overrides", ...path] : ["blueprints", spec.blueprint, ...path];
 }
 
 function absent(cell: PlannedCell, { prune }: PlanOptions): CellAction {
@@ -147,15 +181,6 @@ function absent(cell: PlannedCell, { prune }: PlanOptions): CellAction {
   if (!prune) return { ...shared, note: "not in the file: kept (--prune destroys it)" };
   if (shared.tenants > 0) return { ...shared, note: `not in the file: kept, since it has ${shared.tenants} tenants (drain it first)` };
   return { ...shared, action: "destroy", note: "not in the file" };
-}
-
-/** Cells made by hand or for a tenant follow their blueprint, and no file takes them away. */
-function unmanaged(cell: PlannedCell, wanted: Pick<StoredFleet, "fleet" | "baseDirectory">, options: PlanOptions, findings: Finding[]): CellAction {
-  const note = cell.origin === "person" ? "made by hand" : "made for a tenant";
-  const spec = isInService(cell.state) ? specOf(wanted, cell) : [];
-  if (Array.isArray(spec)) return { cell: cell.name, region: cell.region, ...asItIs(cell), ...nothing, note: [note, ...spec.map(({ message }) => message)].join("; ") };
-  const action = actionFor(cell, spec, cell, wanted.fleet, options, findings);
-  return { ...action, note: action.note === "" ? note : `${note}; ${action.note}` };
 }
 
 /** What makes two plans the same plan: all that would be done and all it was decided from, but not what changes by the second. */
