@@ -169,6 +169,7 @@ export const errorKinds = {
   defect: kind<{ what: string }>({ http: 500, exit: 1, retry: "never", fix: "Report it: this is a mistake in the control plane. Nothing was retried or undone.", say: (d) => d.what }),
 
   service_failed: kind<{ service: string; why: string; log: string }>({ http: 500, exit: 1, retry: "later", fix: "Read the log named; what else was started has been stopped again.", say: (d) => `${d.service} did not start: ${d.why} (log: ${d.log})` }),
+  start_incomplete: kind<{ command: string }>({ http: 500, exit: 1, retry: "later", fix: "Its message is above. Correct the cause and start again; everything was stopped, and what was done is kept.", say: (d) => `starting stopped at \`cellplane ${d.command}\`` }),
   tokens_elsewhere: kind<{ file: string }>({
     http: 500, exit: 4, retry: "never", fix: "Copy tokens.json from the state directory of the instance that started first, or use a database of its own.",
     say: (d) => `the control plane's database was first used with another state directory, so ${d.file} has no valid tokens`,

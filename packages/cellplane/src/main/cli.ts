@@ -1,11 +1,17 @@
 import { type Entry, runCli } from "../cli/program.ts";
 import { buildVersion } from "./version.ts";
 
+const fleet = async () => (await import("../fleet/cli.ts")).registerFleet;
+
 /**
  * What stands behind `cellplane`, in the order of its help. Each entry's code is loaded when it is called, so that the
  * help costs next to nothing; the summary of a verb by itself (`plan`) is the one it registers with.
  */
 export const entries: Entry[] = [
+  { name: "plan", summary: "Show what applying the fleet file would do", load: fleet },
+  { name: "diff", summary: "Show every field in which the fleet differs from the fleet file", load: fleet },
+  { name: "apply", summary: "Bring the fleet to what the fleet file says", load: fleet },
+  { name: "fleet", summary: "The fleet file as it was applied last", load: fleet },
   { name: "cell", summary: "Cells: make, update, cordon, drain, retire, destroy", load: async () => (await import("../cell/cli.ts")).registerCell },
   { name: "operation", summary: "Operations: long work on the server; watch, pause, resume, cancel, retry", load: async () => (await import("../workflow/cli.ts")).registerOperation },
   { name: "event", summary: "Events: what happened, as a list or as it happens", load: async () => (await import("../observe/cli.ts")).registerEvent },

@@ -1,9 +1,11 @@
-import { pino } from "pino";
+import { setTimeout as sleep } from "node:timers/promises";
+import { type Logger, pino } from "pino";
 import { systemClock } from "../base/clock.ts";
-import { fail } from "../base/errors.ts";
+import { CellplaneError, fail } from "../base/errors.ts";
 import { auditHandlers } from "../audit/api.ts";
 import { openAuditStore } from "../audit/store.ts";
 import { cellHandlers } from "../cell/api.ts";
+import { observeCells } from "../cell/observe.ts";
 import { cellWorkflows } from "../cell/steps.ts";
 import { createCellStore } from "../cell/store.ts";
 import { claimHandlers } from "../claim/api.ts";
@@ -15,13 +17,15 @@ import { fleetWorkflows } from "../fleet/steps.ts";
 import { createFleetStore } from "../fleet/store.ts";
 import type { RawHandler } from "../http/contract.ts";
 import { createApp, startServer } from "../http/server.ts";
+import { openIdempotencyStore } from "../http/store.ts";
 import { eventHandlers, eventStream } from "../observe/api.ts";
 import { eventSink } from "../observe/events.ts";
 import { openLiveEvents } from "../observe/live.ts";
-import { openMetrics } from "../observe/metrics.ts";
+import { type Metrics, openMetrics } from "../observe/metrics.ts";
 import { insertEvents, openEventStore } from "../observe/store.ts";
 import { placementHandlers } from "../placement/api.ts";
 import { createPlacementStore } from "../placement/store.ts";
+import { feedRoutes, routingHandlers } from "../routing/api.ts";
 import { openRouteFeed } from "../routing/feed.ts";
 import { routePublisher } from "../routing/store.ts";
 import { applySchema } from "../store/schema.ts";
@@ -35,10 +39,10 @@ import { openTokenStore } from "../token/store.ts";
 import { operationHandlers } from "../workflow/api.ts";
 import type { Json, Workflow } from "../workflow/model.ts";
 import { createRunner } from "../workflow/runner.ts";
-import { startRun } from "../workflow/store.ts";
+import * as runs from "../workflow/store.ts";
 import { type Address, httpUrl } from "./address.ts";
 import { housekeeping } from "./housekeeping.ts";
-import { consoleFiles, consoleFolder } from "./console.ts";
+import { consoleFiles } from "./console.ts";
 import { controlGauges } from "./gauges.ts";
 import { buildVersion } from "./version.ts";
 
@@ -67,7 +71,7 @@ const databaseWaitMs = 30_000;
  * @throws CellplaneError database_unavailable, port_in_use, schema_checksum, schema_newer
  */
 export async function startControlPlane(options: ServerOptions): Promise<ControlPlane> {
-  const log = pino({ level: options.logLevel, base: undefined, timestamp: pino.stdTimeFunctions.isoTime });
+  const log = pino({ level: options.logLevel, base: null, timestamp: pino.stdTimeFunctions.isoTime });
   const store = openStore(options.databaseUrl, { connectionsMax: 16, applicationName: "cellplane-server" });
   await prepareDatabase(store, log);
   await firstTokens(store, options.stateDirectory);
@@ -90,10 +94,10 @@ export async function startControlPlane(options: ServerOptions): Promise<Control
     return found;
   };
   const workflows: Workflow[] = [];
-  const start = (tx: Parameters<typeof startRun>[0], name: string, input: Json): Promise<string> => {
+  const start = (tx: Parameters<typeof runs.startRun>[0], name: string, input: Json): Promise<string> => {
     const workflow = workflows.find((candidate) => candidate.name === name);
     if (!workflow) throw new Error(`no workflow is called ${name}`);
-    return startRun(tx, workflow, input as never);
+    return runs.startRun(tx, workflow, input as never);
   };
   const admission = createPlacementStore({ store, tenants, claims, settings: fleets.settings, specOf: fleets.specOf, start });
   workflows.push(
@@ -103,25 +107,27 @@ export async function startControlPlane(options: ServerOptions): Promise<Control
   );
 
   const handlers = [
-    ...tokenHandlers({ tokens }), ...auditHandlers({ audit }), ...eventHandlers({ events }), ...operationHandlers({ store }),
-    ...cellHandlers({ cells, driver, specOf: fleets.specOf, start }), ...fleetHandlers({ fleets, cells, parse: parseFleet, drivers: Object.keys(options.drivers), start }),
+    ...tokenHandlers({ tokens }), ...auditHandlers({ audit }), ...eventHandlers({ events }), ...operationHandlers({ store, runs, events: sink }),
+    ...cellHandlers({ cells, driver, specOf: fleets.specOf, start }), ...fleetHandlers({ fleets, cells, parse: parseFleet, drivers: options.drivers, start }),
     ...tenantHandlers({ store, tenants, admission, start }), ...placementHandlers({ admission }), ...claimHandlers({ store, claims }),
-    ...routingHandlers({ store, feed }),
+    ...routingHandlers({ feed }),
   ];
-  const raw: RawHandler[] = [eventStream({ live }), ...feedRoutes(feed), ...consoleFiles(consoleFolder), metricsRoute(metrics)];
+  const raw = [eventStream({ live }), ...feedRoutes(feed), metricsRoute(metrics), ...(await consoleFiles())];
   controlGauges(metrics, { store, cells, audit, live });
 
   const app = createApp({ store, tokens, handlers, raw, log, metrics, version: buildVersion });
   const server = await startServer(app, { port: options.listen.port, host: options.listen.host, flag: "--listen" });
   const runner = createRunner({ store, workflows, build: buildVersion, events: sink, log: (event) => log.debug(event, "workflow") });
   runner.start();
-  const stopHousekeeping = housekeeping({ store, cells, claims, driver, events, routes: routePublisher, log });
+  const stopObserving = observeCells({ cells, driver, clock: systemClock, report: (error) => log.warn({ err: error }, "looking at the cells failed; it is tried again") });
+  const stopHousekeeping = housekeeping({ store, events, claims, idempotency: openIdempotencyStore(store), log });
   log.info({ url: httpUrl(options.listen) }, "control plane is up");
 
   return {
     url: server.url,
     async close() {
-      await stopHousekeeping();
+      stopHousekeeping();
+      await stopObserving();
       live.close();
       await feed.close();
       await Promise.all([server.close(), runner.stop()]);
@@ -130,3 +136,22 @@ export async function startControlPlane(options: ServerOptions): Promise<Control
     },
   };
 }
+
+/** A database that is still starting is waited for; one that refuses or is too new is not. */
+async function prepareDatabase(store: Store, log: Logger): Promise<void> {
+  for (const deadlineMs = performance.now() + databaseWaitMs; ; ) {
+    try {
+      const applied = await applySchema(store);
+      if (applied.length > 0) log.info({ applied }, "schema steps applied");
+      return;
+    } catch (error) {
+      if (!(error instanceof CellplaneError) || error.code !== "database_unavailable" || performance.now() > deadlineMs) throw error;
+      await sleep(200);
+    }
+  }
+}
+
+const metricsRoute = (metrics: Metrics): RawHandler => ({
+  method: "GET", path: "/metrics", role: "public",
+  handle: async () => new Response(await metrics.text(), { headers: { "content-type": metrics.contentType } }),
+});

@@ -1,6 +1,5 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, readFile } from "node:fs/promises";
-import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { writeWhole } from "../drivers/files.ts";
 
@@ -18,13 +17,6 @@ export interface StateLayout {
   /** Which addresses were chosen at the first start, so that the next one has them again. */
   addresses: string;
   log: (service: string) => string;
-}
-
-/** root has a system directory, since the servers' own user cannot pass root's home; everyone else their data directory (XDG). */
-export function defaultStateDirectory(env: NodeJS.ProcessEnv = process.env): string {
-  if (env["CELLPLANE_STATE_DIR"]) return env["CELLPLANE_STATE_DIR"];
-  if (process.getuid?.() === 0) return "/var/lib/cellplane";
-  return join(env["XDG_DATA_HOME"] ?? join(homedir(), ".local/share"), "cellplane");
 }
 
 export function stateLayout(directory: string): StateLayout {

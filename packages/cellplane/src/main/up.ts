@@ -1,142 +1,75 @@
-import { mkdir, readFile } from "node:fs/promises";
-import { delimiter, dirname, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
+import { existsSync } from "node:fs";
 import { fail } from "../base/errors.ts";
-import { startKeeper } from "../drivers/keeper/keeper.ts";
-import type { Keeper, NewService } from "../drivers/keeper/model.ts";
-import { findPostgres } from "../drivers/postgres/binaries.ts";
-import { type Address, formatAddress, httpUrl, keepAddresses, keptAddresses, probeAddress } from "./address.ts";
-import { keepControlPostgres } from "./database.ts";
-import { keepStampSecret, type StateLayout, stateLayout } from "./state.ts";
+import type { Terminal } from "../cli/command.ts";
+import { type Entry, runCli } from "../cli/program.ts";
+import { processIo } from "../cli/terminal.ts";
+import { type PlatformOptions, startPlatform } from "./platform.ts";
+import { buildVersion } from "./version.ts";
 
-export interface UpOptions {
+export interface UpOptions extends PlatformOptions {
+  /** null: `cellplane.yaml` here, if there is one. */
+  fleetFile: string | null;
+  /** Tenants that are to exist; null: none. */
+  tenantsFile: string | null;
+}
+
+/** Where everything is, for people and for scripts. */
+export interface Whereabouts {
+  router: string;
+  console: string;
+  api: string;
   stateDirectory: string;
-  /** Where customers' requests are taken, the API is served and the router tells of itself; port 0 for any free one. */
-  listen: Address;
-  apiListen: Address;
-  adminListen: Address;
-  /** Another PostgreSQL for the control plane; null: its own. */
-  databaseUrl: string | null;
-  pgBin: string | null;
-  /** More processes to keep beside the fleet: name → shell words, `{router}`, `{api}`, `{state}` filled in. */
-  also: Record<string, string>;
 }
 
-/** Where everything is. */
-export interface RunningPlatform {
-  layout: StateLayout;
-  routerUrl: string;
-  apiUrl: string;
-  adminUrl: string;
-  adminToken: string;
-  /** Starts what was asked for in `also`; once there is a fleet to talk to. */
-  startOthers(): Promise<void>;
-  /** Ends all processes, outermost first. */
-  stop(): Promise<void>;
-  /** Lets go of all processes and leaves them running. */
-  release(): Promise<void>;
-}
+const defaultFleetFile = "cellplane.yaml";
 
-export const program = fileURLToPath(new URL("../../bin/cellplane.mjs", import.meta.url));
-const readyTimeoutMs = 60_000;
+const entries: Entry[] = [
+  { name: "apply", summary: "", load: async () => (await import("../fleet/cli.ts")).registerFleet },
+  { name: "tenant", summary: "", load: async () => (await import("../tenant/cli.ts")).registerTenant },
+];
 
 /**
- * Brings up the control plane's database, the control plane and the router as processes of this machine and keeps them
- * running; what still runs from a former time is adopted.
+ * Brings up the platform and what the fleet file and the tenants' file say, by the very commands a person would use.
  *
- * @param log one line for people
- * @throws CellplaneError state_dir_in_use, port_in_use, postgres_failed, service_failed
+ * @param ending settles when the person has seen enough
+ * @returns null when that was before everything was up; then all is stopped
  */
-export async function startPlatform(options: UpOptions, log: (line: string) => void): Promise<RunningPlatform> {
-  const layout = stateLayout(options.stateDirectory);
-  await mkdir(layout.directory, { recursive: true, mode: 0o711 });
-  const keeper = await startKeeper(layout.directory);
+export async function up(options: UpOptions, { terminal, ending }: { terminal: Terminal; ending: Promise<void> }): Promise<{ where: Whereabouts; stop: () => Promise<void> } | null> {
+  let ended = false;
+  void ending.then(() => (ended = true));
+  const platform = await startPlatform(options, (line) => terminal.note(line));
+
+  const command = async (...words: string[]): Promise<void> => {
+    if (ended) return;
+    const io = { ...processIo(), env: { ...process.env, CELLPLANE_SERVER: platform.apiUrl, CELLPLANE_TOKEN: platform.adminToken } };
+    const code = await runCli(words, entries, buildVersion, { ...io, stdout: { ...io.stdout, write: () => true } as typeof io.stdout });
+    if (code !== 0 && !ended) throw fail("start_incomplete", { command: words.join(" ") });
+  };
+
   try {
-    const addresses = await chooseAddresses(keeper, layout, options);
-    const databaseUrl = options.databaseUrl ?? (await keepControlPostgres(keeper, layout, await findPostgres(options.pgBin ?? undefined)));
-    const stampSecret = await keepStampSecret(layout);
-    const urls = { routerUrl: httpUrl(addresses.router), apiUrl: httpUrl(addresses.api), adminUrl: httpUrl(addresses.admin) };
-
-    const service = (name: string, tier: NewService["tier"], args: string[], rest: Partial<NewService>): NewService => ({
-      name, tier, command: [process.execPath, program, ...args], directory: layout.directory, logFile: layout.log(name), ...rest,
-    });
-    const controlPlane = service("control-plane", "control", ["server", "--listen", formatAddress(addresses.api), "--state-dir", layout.directory], {
-      env: { DATABASE_URL: databaseUrl, CELLPLANE_STAMP_SECRET: stampSecret, ...(options.pgBin ? { CELLPLANE_PG_BIN: resolve(options.pgBin) } : {}) },
-      after: options.databaseUrl ? [] : ["control-postgres"],
-      ready: { kind: "http", url: `${urls.apiUrl}/ready` },
-      readyIntervalMs: 50,
-    });
-    const router = (token: string): NewService =>
-      service("router", "router", ["router", "--server", urls.apiUrl, "--listen", formatAddress(addresses.router), "--admin-listen", formatAddress(addresses.admin), "--state-dir", layout.router], {
-        env: { CELLPLANE_TOKEN: token, CELLPLANE_STAMP_SECRET: stampSecret },
-        ready: { kind: "http", url: `${urls.adminUrl}/ready` },
-        readyIntervalMs: 50,
-      });
-
-    // A router that has been here before serves from its disk and waits for nobody.
-    const known = await tokensIn(layout);
-    if (known?.["router"]) await keeper.put(router(known["router"]));
-    await keeper.put(controlPlane);
-    log("starting the control plane …");
-    await waitFor(keeper, layout, "control-plane");
-    const tokens = await tokensIn(layout);
-    const [routerToken, adminToken] = [tokens?.["router"], tokens?.["admin"]];
-    if (!routerToken || !adminToken) throw fail("tokens_elsewhere", { file: layout.tokens });
-    await keeper.put(router(routerToken));
-    log("starting the router …");
-    await waitFor(keeper, layout, "router");
-
-    return {
-      layout, ...urls, adminToken,
-      async startOthers() {
-        for (const [name, words] of Object.entries(options.also)) {
-          const filled = words.replaceAll("{router}", urls.routerUrl).replaceAll("{api}", urls.apiUrl).replaceAll("{state}", layout.directory);
-          await keeper.put({
-            name, tier: "traffic", command: filled.split(/\s+/).filter(Boolean), directory: process.cwd(), logFile: layout.log(name),
-            env: { CELLPLANE_SERVER: urls.apiUrl, CELLPLANE_TOKEN: adminToken, PATH: [dirname(process.execPath), process.env["PATH"]].join(delimiter) },
-          });
-        }
-      },
-      stop: async () => {
-        await keeper.stopAll();
-        await keeper.close();
-      },
-      release: () => keeper.close(),
-    };
+    const fleetFile = options.fleetFile ?? (existsSync(defaultFleetFile) ? defaultFleetFile : null);
+    if (fleetFile) await command("apply", "-f", fleetFile, "--wait", "--yes");
+    if (options.tenantsFile) await command("tenant", "import", "-f", options.tenantsFile, "--yes");
+    if (!ended) await platform.startOthers();
   } catch (error) {
-    await keeper.stopAll();
-    await keeper.close();
+    await platform.stop();
     throw error;
   }
-}
+  if (ended) {
+    terminal.note("stopping …");
+    await platform.stop();
+    return null;
+  }
 
-/** The addresses of the last start where port 0 leaves the choice; checked to be free unless our own processes hold them. */
-async function chooseAddresses(keeper: Keeper, layout: StateLayout, options: UpOptions): Promise<Record<"router" | "api" | "admin", Address>> {
-  const kept = await keptAddresses(layout.addresses);
-  const running = new Set((await keeper.status()).filter((status) => status.process !== null).map((status) => status.name));
-  const choose = async (name: string, service: string, wanted: Address, purpose: string, flag: string): Promise<Address> => {
-    const former = kept[name];
-    const address = wanted.port === 0 && former ? former : wanted;
-    const ours = running.has(service) && former?.port === address.port;
-    return ours ? address : probeAddress(address, purpose, flag);
+  terminal.note(`
+  router    ${platform.routerUrl}    customers' requests; as in: curl -H 'host: acme.shop.localhost' ${platform.routerUrl}/whoami
+  console   ${platform.apiUrl}/console/#token=${platform.adminToken}
+  API       ${platform.apiUrl}    (openapi.json, metrics)
+  state     ${platform.layout.directory}    (logs/ holds what the processes say)
+  Ctrl-C stops everything and keeps the data.
+`);
+  return {
+    where: { router: platform.routerUrl, console: `${platform.apiUrl}/console/`, api: platform.apiUrl, stateDirectory: platform.layout.directory },
+    stop: platform.stop,
   };
-  const chosen = {
-    router: await choose("router", "router", options.listen, "router", "--listen"),
-    api: await choose("api", "control-plane", options.apiListen, "API", "--api-listen"),
-    admin: await choose("admin", "router", options.adminListen, "router's metrics", "--admin-listen"),
-  };
-  await keepAddresses(layout.addresses, { ...kept, ...chosen });
-  return chosen;
-}
-
-async function tokensIn(layout: StateLayout): Promise<Record<string, string> | null> {
-  const text = await readFile(layout.tokens, "utf8").catch(() => null);
-  return text === null ? null : (JSON.parse(text) as Record<string, string>);
-}
-
-async function waitFor(keeper: Keeper, layout: StateLayout, name: string): Promise<void> {
-  const status = await keeper.waitReady(name, readyTimeoutMs);
-  if (status.state === "ready") return;
-  const lines = (await readFile(layout.log(name), "utf8").catch(() => "")).trim().split("\n");
-  throw fail("service_failed", { service: name, why: lines.at(-1) || status.problem, log: layout.log(name) });
 }
