@@ -1,3 +1,5 @@
+import { readFile } from "node:fs/promises";
+import { contextFileIn, writeContext } from "../cli/context.ts";
 import { connectKeeper } from "../drivers/keeper/client.ts";
 import { createLocalDriver } from "../drivers/local/driver.ts";
 import { findPostgres } from "../drivers/postgres/binaries.ts";
@@ -27,10 +29,14 @@ export async function runServer({ stateDirectory, listen, databaseUrl, pgBin, st
     stateDirectory: layout.directory, keeper, findPostgres: postgres,
     environment: { CELLPLANE_STAMP_SECRET: stampSecret ?? (await keepStampSecret(layout)) },
   });
-  return startControlPlane({
+  const server = await startControlPlane({
     databaseUrl: databaseUrl ?? (await keepControlPostgres(keeper, layout, await postgres())),
     stateDirectory: layout.directory, listen, logLevel,
     drivers: { local },
     eraser: createEraser({ databaseOf: local.databaseOf }),
   });
+  // Commands on this machine find the way from here.
+  const { admin } = JSON.parse(await readFile(layout.tokens, "utf8")) as { admin?: string };
+  await writeContext(contextFileIn(layout.directory), { server: server.url, token: admin ?? null });
+  return server;
 }

@@ -2,7 +2,6 @@ import { mkdir, readFile } from "node:fs/promises";
 import { delimiter, dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { fail } from "../base/errors.ts";
-import { contextFileIn, writeContext } from "../cli/context.ts";
 import { startKeeper } from "../drivers/keeper/keeper.ts";
 import type { Keeper, NewService } from "../drivers/keeper/model.ts";
 import { findPostgres } from "../drivers/postgres/binaries.ts";
@@ -65,7 +64,7 @@ export async function startPlatform(options: PlatformOptions, log: (line: string
     const controlPlane = service("control-plane", "control", ["server", "--listen", formatAddress(addresses.api), "--state-dir", layout.directory], {
       env: { DATABASE_URL: databaseUrl, CELLPLANE_STAMP_SECRET: stampSecret, CELLPLANE_LOG_LEVEL: "info", ...(options.pgBin ? { CELLPLANE_PG_BIN: resolve(options.pgBin) } : {}) },
       after: options.databaseUrl ? [] : ["control-postgres"],
-      ready: { kind: "http", url: `${urls.apiUrl}/readyz` },
+      ready: { kind: "http", url: `${urls.apiUrl}/ready` },
       readyIntervalMs: 50,
     });
     const router = (token: string): NewService =>
@@ -87,8 +86,6 @@ export async function startPlatform(options: PlatformOptions, log: (line: string
     await keeper.put(router(routerToken));
     log("starting the router …");
     await waitFor(keeper, layout, "router");
-
-    await writeContext(contextFileIn(layout.directory), { server: urls.apiUrl, token: adminToken });
 
     return {
       layout, ...urls, adminToken,

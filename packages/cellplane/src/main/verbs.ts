@@ -115,3 +115,14 @@ export function registerRouter(cli: Cli): void {
     },
   });
 }
+
+export function registerDown(cli: Cli): void {
+  cli.verb(cli.program, "down", {
+    summary: "Stop every process of a fleet on this machine; its data are kept",
+    flags: { stateDir: listening.stateDir },
+    run: async ({ flags, terminal }) => {
+      const { stopEverything } = await import("./down.ts");
+      terminal.note((await stopEverything(stateDirOf(flags.stateDir))) ? "everything is stopped; the data are kept" : "nothing runs there");
+    },
+  });
+}
