@@ -12,6 +12,8 @@ export const entries: Entry[] = [
   { name: "down", summary: "Stop every process of a fleet on this machine; its data are kept", load: async () => (await import("./verbs.ts")).registerDown },
   { name: "server", summary: "Run one control plane instance", load: async () => (await import("./verbs.ts")).registerServer },
   { name: "router", summary: "Run one router", load: async () => (await import("./verbs.ts")).registerRouter },
+  { name: "status", summary: "The fleet at a glance: cells, routers, operations under way, what needs attention", load: async () => (await import("./status.ts")).registerStatus },
+  { name: "doctor", summary: "Look for what is wrong on this machine and with the fleet", load: async () => (await import("./doctor.ts")).registerDoctor },
   { name: "plan", summary: "Show what applying the fleet file would do", load: fleet },
   { name: "diff", summary: "Show every field in which the fleet differs from the fleet file", load: fleet },
   { name: "apply", summary: "Bring the fleet to what the fleet file says", load: fleet },
