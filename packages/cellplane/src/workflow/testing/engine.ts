@@ -6,11 +6,11 @@ import { type Operation, type StartableWorkflow, type Step, type Workflow, workf
 import { createRunner, type Runner, type RunnerOptions } from "../runner.ts";
 import { startRun, type StartOptions, waitForOperation } from "../store.ts";
 
-/** A database with the schema, and runners on it. */
-export async function openEngine() {
+/** A database, with the schema unless that is for others to apply, and runners on it. */
+export async function openEngine({ schema = true } = {}) {
   const db = await testDatabase();
   const store = openStore(db.url);
-  await applySchema(store);
+  if (schema) await applySchema(store);
   const runners: { runner: Runner; store: Store }[] = [];
   return {
     url: db.url,
