@@ -3,7 +3,7 @@ import { resolve } from "node:path";
 import { verifyAudit } from "../audit/api.ts";
 import { CellplaneError } from "../base/errors.ts";
 import { formatBytes } from "../base/units.ts";
-import type { Cli, Invocation } from "../cli/command.ts";
+import { type Cli, flag, type Invocation } from "../cli/command.ts";
 import { defaultStateDir } from "../cli/context.ts";
 import { findPostgres } from "../drivers/postgres/binaries.ts";
 import { whoAmI } from "../token/api.ts";
@@ -48,7 +48,7 @@ export async function* examine(at: Calls, stateDirectory: string): AsyncGenerato
 
   const audit = await expected(() => at.call(verifyAudit, { query: {} }));
   if (audit instanceof CellplaneError) yield { check: "audit log", verdict: "skipped", detail: audit.message, fix: audit.kind.fix };
-  else if (audit.ok) yield ok("audit log", `${audit.entries} entries, unbroken`);
+  else if (audit.ok) yield ok("audit log", `${audit.verified} entries, unbroken`);
   else yield { check: "audit log", verdict: "fail", detail: `entry ${audit.firstBad?.seq ?? "?"} is not what was written: ${audit.firstBad?.why ?? ""}`, fix: "Compare with a backup of the control plane's database; `cellplane audit verify` shows more." };
 }
 
@@ -105,8 +105,9 @@ export function registerDoctor(cli: Cli): void {
   cli.verb(cli.program, "doctor", {
     summary: "Look for what is wrong on this machine and with the fleet",
     help: "Exits with 1 when something is.",
-    run: async function* ({ call, pages, exitWith }) {
-      for await (const finding of examine({ call, pages }, resolve(process.env["CELLPLANE_STATE_DIR"] || defaultStateDir(process.env)))) {
+    flags: { stateDir: flag.text("Folder of a fleet on this machine", { placeholder: "<dir>" }) },
+    run: async function* ({ call, pages, exitWith, flags }) {
+      for await (const finding of examine({ call, pages }, resolve(flags.stateDir ?? defaultStateDir(process.env)))) {
         if (finding.verdict === "fail") exitWith(1);
         yield finding;
       }
