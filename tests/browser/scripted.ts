@@ -80,7 +80,7 @@ export async function scriptedPlane({ console: folder, token = "secret" }: { con
     const cell = noun === "cells" ? cells.get(name ?? "") : undefined;
     if (!cell) return refuse(response, 404, "not_found", `there is no ${noun} ${name}`);
     if (request.method === "POST") {
-      posts.push({ path: url.pathname, reason: String(request.headers[reasonHeader] ?? ""), key: String(request.headers["idempotency-key"] ?? "") });
+      posts.push({ path: url.pathname, reason: decodeURIComponent(String(request.headers["cellplane-reason"] ?? "")), key: String(request.headers["idempotency-key"] ?? "") });
       change({ name: cell.name, state: verb === "cordon" ? "cordoned" : "active" });
       return json(response, cells.get(cell.name));
     }
@@ -147,8 +147,6 @@ export async function scriptedPlane({ console: folder, token = "secret" }: { con
   };
 }
 export type ScriptedPlane = Awaited<ReturnType<typeof scriptedPlane>>;
-
-const reasonHeader = "x-cellplane-reason";
 
 /** A healthy cell that was looked at just now. */
 export function freshCell(patch: Partial<Cell> & Pick<Cell, "name">): Cell {

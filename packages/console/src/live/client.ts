@@ -50,7 +50,7 @@ export function client(base: string, token: string): Client {
     get: async <T>(path: string, query: Query = {}, signal?: AbortSignal) => (await (await call(path, query, { signal: signal ?? null })).json()) as T,
     post: async <T>(path: string, body: unknown, reason: string) => {
       const headers: Record<string, string> = { "content-type": "application/json", "idempotency-key": freshKey() };
-      if (reason) headers["x-cellplane-reason"] = reason;
+      if (reason) headers["cellplane-reason"] = encodeURIComponent(reason);
       const response = await call(path, {}, { method: "POST", headers, body: JSON.stringify(body) });
       return (response.status === 204 ? null : await response.json()) as T;
     },

@@ -1,6 +1,6 @@
 import type { Cell } from "../../../cellplane/src/cell/model.ts";
 import type { EventItem } from "../../../cellplane/src/observe/model.ts";
-import type { Operation } from "../../../cellplane/src/workflow/model.ts";
+import type { Operation, RunState } from "../../../cellplane/src/workflow/model.ts";
 import { asProblem, type Client, type Problem } from "./client.ts";
 import { follow, type Stream } from "./stream.ts";
 
@@ -46,6 +46,10 @@ const retryReadMs = 2000;
 const streamHeadMaxMs = 800;
 const resyncMs = 60_000;
 const ratesEveryMs = 2000;
+/** How far an operation is, no event tells. */
+const progressEveryMs = 2000;
+/** A burst of events is drawn together. */
+const eventsGatherMs = 60;
 
 const unread: Fleet = { phase: "loading", problem: null, cells: new Map(), operations: [], events: [], rates: new Map(), link: { state: "connecting" } };
 
@@ -128,18 +132,40 @@ export function liveFleet(client: Client, { expired, nowMs = () => Date.now() }:
     void read();
   };
 
+  let fresh: EventItem[] = [];
+  let gathering: ReturnType<typeof setTimeout> | null = null;
+  const tellFresh = (): void => {
+    const items = fresh;
+    [fresh, gathering] = [[], null];
+    const touched = items.map(touchedBy);
+    set({ events: [...items.toReversed(), ...fleet.events].slice(0, eventsKept) });
+    mark({ all: touched.some(({ all }) => all), operations: touched.some(({ operations }) => operations), cells: touched.flatMap(({ cells }) => cells) });
+  };
+
+  let measured = true;
+  const readRates = async (): Promise<void> => {
+    if (!measured || isHidden() || fleet.link.state !== "live") return;
+    try {
+      const { cells } = await client.get<{ cells: Record<string, number[]> }>("v1/traffic", {}, stopped.signal);
+      set({ rates: new Map(Object.entries(cells)) });
+    } catch (error) {
+      if (asProblem(error).status === 404) measured = false;
+    }
+  };
+
   // ── the event stream ───────────────────────────────────────────────────────────────────────────────────────────────
   const stream: Stream = follow({
     open: (cursor, signal) => client.stream("v1/events", cursor, signal),
     onOpen: (resumed) => {
       set({ link: { state: "live" } });
+      void readRates();
       if (!resumed || fleet.problem) mark({ all: true });
     },
     onMessage: ({ id, event, data }) => {
       const item = eventOf(id, event, data);
       if (!item) return;
-      set({ events: [item, ...fleet.events].slice(0, eventsKept) });
-      mark(touchedBy(item));
+      fresh.push(item);
+      gathering ??= setTimeout(tellFresh, eventsGatherMs);
     },
     onLost: (problem, retryInMs) => {
       if (problem.status === 401) return expired(problem);
@@ -157,16 +183,10 @@ export function liveFleet(client: Client, { expired, nowMs = () => Date.now() }:
     if (!isHidden() && fleet.link.state === "live") mark({ all: true });
   }, resyncMs);
 
-  let measured = true;
-  const readRates = async (): Promise<void> => {
-    if (!measured || isHidden() || fleet.link.state !== "live") return;
-    try {
-      const { cells } = await client.get<{ cells: Record<string, number[]> }>("v1/traffic", {}, stopped.signal);
-      set({ rates: new Map(Object.entries(cells)) });
-    } catch (error) {
-      if (asProblem(error).status === 404) measured = false;
-    }
-  };
+  const progress = setInterval(() => {
+    if (!isHidden() && fleet.link.state === "live" && fleet.operations.some(isInWork)) mark({ operations: true });
+  }, progressEveryMs);
+
   const rates = setInterval(() => void readRates(), ratesEveryMs);
 
   return {
@@ -184,11 +204,17 @@ export function liveFleet(client: Client, { expired, nowMs = () => Date.now() }:
       stopped.abort();
       stream.stop();
       clearTimeout(impatience);
+      if (gathering) clearTimeout(gathering);
       clearInterval(resync);
+      clearInterval(progress);
       clearInterval(rates);
     },
   };
 }
+
+const inWork: readonly RunState[] = ["pending", "running", "waiting", "paused", "parked", "undoing"];
+/** Not yet final. */
+export const isInWork = (operation: Operation): boolean => inWork.includes(operation.state);
 
 const isHidden = (): boolean => typeof document !== "undefined" && document.hidden;
 

@@ -2,8 +2,9 @@ import { Command } from "../draw/copy.tsx";
 import { formatAgo, formatCount } from "../draw/number.ts";
 import { Part } from "../draw/part.tsx";
 import { useNow } from "../live/clock.ts";
+import { isInWork } from "../live/fleet.ts";
 import { useFleet } from "../live/live.tsx";
-import { isInWork, OperationList } from "./list.tsx";
+import { OperationList } from "./list.tsx";
 
 const eventsShown = 20;
 const finishedShown = 6;
