@@ -62,7 +62,7 @@ export async function up(options: UpOptions, { terminal, ending }: { terminal: T
   }
 
   terminal.note(`
-  router    ${platform.routerUrl}    customers' requests; as in: curl -H 'host: acme.shop.localhost' ${platform.routerUrl}/whoami
+  router    ${platform.routerUrl}    customers' requests
   console   ${platform.apiUrl}/console/#token=${platform.adminToken}
   API       ${platform.apiUrl}    (openapi.json, metrics)
   state     ${platform.layout.directory}    (logs/ holds what the processes say)
