@@ -67,7 +67,7 @@ export const Blueprint = z.strictObject({
   database: DatabaseSpec.optional(),
   /** The cell's own configuration, given to its services as a JSON file. */
   config: z.record(z.string(), z.json()).default({}),
-  capacity: Capacity.default({}),
+  capacity: Capacity.strict().default({}),
   /** Label of the app's version, shown everywhere; changing it alone is an update. */
   version: z.string().max(100).default("1"),
 });

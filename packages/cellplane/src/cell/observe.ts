@@ -28,7 +28,9 @@ const failuresMax = 2;
 const saveEveryMs = 10_000;
 
 /** What is remembered of a cell between two looks. */
-interface Memory extends Look {
+interface Memory extends Omit<Look, "ok"> {
+  /** Null: seen too seldom to say. */
+  ok: boolean | null;
   failures: number;
   driftAtMs: number;
   savedAtMs: number;
@@ -88,15 +90,15 @@ async function look(deps: ObserveDeps, memories: Map<string, Memory>, signal: Ab
       const after = await lookAt(deps, cell, before, signal);
       if (signal.aborted) return;
       const same = before && before.ok === after.ok && canonical([before.checks, before.drift]) === canonical([after.checks, after.drift]);
-      if (!same || after.observedAtMs - before.savedAtMs >= saveEveryMs) {
+      if (after.ok !== null && (!same || after.observedAtMs - before.savedAtMs >= saveEveryMs)) {
         after.savedAtMs = after.observedAtMs;
-        changed.push(after);
+        changed.push({ cell: cell.name, ok: after.ok, checks: after.checks, drift: after.drift, observedAtMs: after.observedAtMs });
       }
       memories.set(cell.name, after);
     }
   };
   await Promise.all(Array.from({ length: probesAtOnce }, probe));
-  if (changed.length > 0) await deps.cells.saveLooks(changed.map(({ cell, ok, checks, drift, observedAtMs }) => ({ cell, ok, checks, drift, observedAtMs })));
+  if (changed.length > 0) await deps.cells.saveLooks(changed);
 }
 
 async function lookAt({ driver, clock, report, driftEveryMs = 30_000 }: ObserveDeps, cell: Watched, before: Memory | undefined, signal: AbortSignal): Promise<Memory> {
@@ -109,7 +111,7 @@ async function lookAt({ driver, clock, report, driftEveryMs = 30_000 }: ObserveD
   }
   const observedAtMs = clock.nowMs();
   const failures = checks.every((check) => check.ok) ? 0 : (before?.failures ?? 0) + 1;
-  const memory: Memory = { cell: cell.name, ok: before?.ok ?? null, checks: before?.checks ?? [], drift: before?.drift ?? [], failures, observedAtMs, driftAtMs: before?.driftAtMs ?? -Infinity, savedAtMs: before?.savedAtMs ?? 0 };
+  const memory: Memory = { cell: cell.name, ok: before?.ok ?? null, checks: before?.checks ?? [], drift: before?.drift ?? null, failures, observedAtMs, driftAtMs: before?.driftAtMs ?? -Infinity, savedAtMs: before?.savedAtMs ?? 0 };
   if (failures === 0 || failures >= failuresMax) Object.assign(memory, { ok: failures === 0, checks });
   if (!cell.busy && observedAtMs - memory.driftAtMs >= driftEveryMs) {
     memory.driftAtMs = observedAtMs;

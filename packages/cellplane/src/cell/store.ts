@@ -17,9 +17,10 @@ export type CellRequest = Pick<NewCell, "overrides" | "labels"> & { spec: CellSp
 /** What one look at a cell showed. */
 export interface Look {
   cell: string;
-  ok: boolean | null;
+  ok: boolean;
   checks: HealthCheck[];
-  drift: Observed["drift"];
+  /** Null: not looked for, so what is known stays. */
+  drift: Observed["drift"] | null;
   observedAtMs: number;
 }
 
@@ -233,14 +234,15 @@ export function createCellStore(store: Store, events: EventSink) {
     async saveLooks(looks: Look[]): Promise<void> {
       await store.transaction(async (tx) => {
         const rows = looks.map((look) => ({ ...look, observedAt: new Date(look.observedAtMs).toISOString() }));
-        const changed = await tx.query<{ name: string; region: string; state: Cell["state"]; generation: number; version: string; ok: boolean | null; wasOk: boolean | null; checks: HealthCheck[]; drift: Observed["drift"]; healthChanged: boolean; driftChanged: boolean }>(
+        const changed = await tx.query<{ name: string; region: string; state: Cell["state"]; generation: number; version: string; ok: boolean; checks: HealthCheck[]; drift: Observed["drift"]; healthChanged: boolean; driftChanged: boolean }>(
           `with look as (select * from jsonb_to_recordset($1::jsonb) as l (cell text, ok boolean, checks jsonb, drift jsonb, "observedAt" timestamptz)),
                 was as (select o.* from cell_observed o join look l using (cell)),
                 saved as (
-                  insert into cell_observed (cell, ok, checks, drift, observed_at) select l.cell, l.ok, l.checks, l.drift, l."observedAt" from look l join cell c on c.name = l.cell
+                  insert into cell_observed (cell, ok, checks, drift, observed_at) select l.cell, l.ok, l.checks, coalesce(l.drift, w.drift, '[]'), l."observedAt"
+                    from look l join cell c on c.name = l.cell left join was w on w.cell = l.cell
                   on conflict (cell) do update set ok = excluded.ok, checks = excluded.checks, drift = excluded.drift, observed_at = excluded.observed_at
                   returning *)
-           select c.name, c.region, c.state, c.generation, c.spec->>'version' as version, s.ok, w.ok as "wasOk", s.checks, s.drift,
+           select c.name, c.region, c.state, c.generation, c.spec->>'version' as version, s.ok, s.checks, s.drift,
                   s.ok is distinct from w.ok as "healthChanged", s.drift is distinct from coalesce(w.drift, '[]') as "driftChanged"
              from saved s join cell c on c.name = s.cell left join was w on w.cell = s.cell
             where s.ok is distinct from w.ok or s.drift is distinct from coalesce(w.drift, '[]')`,

@@ -104,8 +104,11 @@ export function planText(plan: FleetPlan, { colour, detailed }: { colour: boolea
     lines.push(...action.drift.map((path) => `      ! ${path} was changed by someone else`));
   }
   const count = (action: CellAction["action"]): number => plan.cells.filter((cell) => cell.action === action).length;
+  const differing = plan.cells.filter(({ action, changes, drift }) => action === "none" && changes.length + drift.length > 0).length;
   const sums = (["create", "update", "destroy", "none"] as const).map((action) => `${count(action)} ${done[action]}`).join(", ");
-  lines.push(...(lines.length > 2 ? [""] : []), changesNothing(plan) ? `Nothing to do: ${count("none")} cells are as the file says.` : `Cells: ${sums}.`);
+  if (lines.length > 2) lines.push("");
+  if (!changesNothing(plan)) lines.push(plan.settings.length + plan.cells.length - count("none") === 0 ? "Only the file itself is another." : `Cells: ${sums}.`);
+  else lines.push(differing === 0 ? `Nothing to do: ${count("none")} cells are as the file says.` : `Nothing to do now: ${differing} of ${count("none")} cells are not as the file says.`);
   return lines.join("\n");
 }
 

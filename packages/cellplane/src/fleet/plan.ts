@@ -18,12 +18,13 @@ export function checkFleet(fleet: Fleet, context: z.core.$RefinementCtx<Fleet>):
   const regions = Object.keys(fleet.regions);
   const blueprints = Object.keys(fleet.blueprints);
 
-  for (const [name, blueprint] of Object.entries(fleet.blueprints)) checkPorts(blueprint, ["blueprints", name, "services"], add);
+  // What is wrong with a blueprint is said once, and not again for each of its cells.
+  const sound = new Set(Object.entries(fleet.blueprints).flatMap(([name, blueprint]) => (withOverrides(blueprint, {}).success && checkPorts(blueprint, ["blueprints", name, "services"], add) ? [name] : [])));
   for (const [name, cell] of Object.entries(fleet.cells)) {
     needs(["cells", name, "region"], "region", cell.region, regions);
     needs(["cells", name, "blueprint"], "blueprint", cell.blueprint, blueprints);
     const blueprint = fleet.blueprints[cell.blueprint];
-    if (!blueprint) continue;
+    if (!blueprint || !sound.has(cell.blueprint) || Object.keys(cell.overrides).length === 0) continue;
     const merged = withOverrides(blueprint, cell.overrides);
     if (merged.success) checkPorts(merged.data, ["cells", name, "overrides"], add);
     else for (const issue of merged.error.issues) context.issues.push({ ...issue, path: ["cells", name, "overrides", ...issue.path], input: cell.overrides } as z.core.$ZodRawIssue);
@@ -40,10 +41,11 @@ export function checkFleet(fleet: Fleet, context: z.core.$RefinementCtx<Fleet>):
 }
 
 /** Routers send requests to the one port named http. */
-function checkPorts(blueprint: Blueprint, path: PropertyKey[], add: Add): void {
+function checkPorts(blueprint: Blueprint, path: PropertyKey[], add: Add): boolean {
   const reachable = Object.entries(blueprint.services).flatMap(([name, service]) => (Object.hasOwn(service.ports, "http") ? [name] : []));
   if (reachable.length === 0) add(path, "no service has a port named http, so routers could not reach the cell: add `ports: { http: auto }` to one");
   if (reachable.length > 1) add(path, `${reachable.join(" and ")} both have a port named http, and routers reach one of them: name the other otherwise`);
+  return reachable.length === 1;
 }
 
 // ── what the file would change about the fleet as it is ─────────────────────────────────────────────────────────────
@@ -94,7 +96,7 @@ export function planFleet(
   });
   for (const cell of cells) if (cell.origin === "fleet" && cell.state !== "destroyed" && !Object.hasOwn(wanted.fleet.cells, cell.name)) actions.push(absent(cell, options));
   const { cells: _, ...settings } = wanted.fleet;
-  const { cells: __, ...former } = stored?.fleet ?? { regions: {}, blueprints: {}, placement: {}, routing: {}, cells: {} };
+  const { cells: __, ...former } = stored?.fleet ?? { regions: {}, blueprints: {}, cells: {} };
   const plan: FleetPlan = { fleet: wanted.fleet.fleet, generation: stored?.generation ?? 0, ...options, settings: changesBetween(former, settings), fileChanged: canonical(stored?.fleet) !== canonical(wanted.fleet) || stored?.baseDirectory !== wanted.baseDirectory, cells: actions.sort(inOrder) };
   return { plan, findings };
 }
