@@ -14,8 +14,8 @@ export const contentPolicy =
 const contentTypes: Record<string, string> = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
 
 interface SentEvent {
-  id: number;
   text: string;
+  item: { cursor: string; at: string; kind: string; subject: string; data: Record<string, unknown> };
 }
 
 /**
@@ -43,8 +43,9 @@ export async function scriptedPlane({ console: folder, token = "secret" }: { con
 
   function emit(kind: string, subject: string, data: Record<string, unknown> = {}): void {
     const id = log.length + 1;
-    const text = `id: 700.${id}\ndata: ${JSON.stringify({ cursor: `700.${id}`, at: new Date().toISOString(), kind, subject, data })}\n\n`;
-    log.push({ id, text });
+    const item = { cursor: `700.${id}`, at: new Date().toISOString(), kind, subject, data };
+    const text = `id: ${item.cursor}\ndata: ${JSON.stringify(item)}\n\n`;
+    log.push({ item, text });
     for (const stream of streams) stream.write(text);
   }
 
@@ -72,7 +73,7 @@ export async function scriptedPlane({ console: folder, token = "secret" }: { con
       json(response, { items: all.slice(from, from + limit), nextCursor: from + limit < all.length ? String(from + limit) : null });
     };
     if (noun === "whoami") return json(response, { name: "test", role: "admin" });
-    if (noun === "events") return request.headers.accept === "text/event-stream" ? stream(request, response) : json(response, { items: [], nextCursor: null });
+    if (noun === "events") return request.headers.accept === "text/event-stream" ? stream(request, response) : page(log.map(({ item }) => item).toReversed());
     if (noun === "operations") return page(operations);
     if (noun === "tenants") return page(tenants.filter((tenant) => tenant.cell === url.searchParams.get("cell")));
     if (noun === "traffic" && rates) return json(response, { cells: rates });

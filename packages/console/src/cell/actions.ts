@@ -22,6 +22,9 @@ const effects: Record<CellVerb, string> = {
   destroy: "Removes the cell and, with --purge, its data.",
 };
 
+/** Why nothing can be done at all: the one reason that all actions share; null when they differ or there is none. */
+export const sharedRefusal = (actions: readonly CellAction[]): string | null => (actions.every(({ refusal }) => refusal === actions[0]?.refusal) ? (actions[0]?.refusal ?? null) : null);
+
 /** Verbs in the order of a cell's life, with those that would lead nowhere from here told apart by their refusal. */
 export function actionsOf(cell: Cell, { detail, caller, isLive }: { detail: CellDetail | null; caller: Caller | null; isLive: boolean }): CellAction[] {
   const refusalOf = (verb: CellVerb): string | null => {

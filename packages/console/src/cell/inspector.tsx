@@ -16,7 +16,7 @@ import { useFleet, useLive } from "../live/live.tsx";
 import { useReading } from "../live/reading.ts";
 import { OperationList } from "../operation/list.tsx";
 import { TenantList } from "../tenant/list.tsx";
-import { actionsOf, type CellAction } from "./actions.ts";
+import { actionsOf, sharedRefusal, type CellAction } from "./actions.ts";
 import { usesOf } from "./load.ts";
 
 /** Everything about one cell that is needed to decide what to do with it: wanted against seen, room, who lives there, what is in work. */
@@ -26,12 +26,13 @@ export function CellInspector({ cell, rates, close }: { cell: Cell; rates: Rates
   const nowMs = useNow(1000);
   const detail = useReading<CellDetail>(`v1/cells/${encodeURIComponent(cell.name)}`, {}, `${cell.generation} ${cell.state} ${cell.used.tenants}`);
   const own = operations.filter((operation) => operation.subject === `cell/${cell.name}`);
-  const status = statusOf(cell);
+  const actions = actionsOf(cell, { detail: detail.value, caller, isLive: link.state === "live" });
+  const shared = sharedRefusal(actions);
   return (
     <aside className="inspector" aria-label={`Cell ${cell.name}`}>
       <header className="inspector-head">
         <h2>{cell.name}</h2>
-        <StatusWord status={status} />
+        <StatusWord status={statusOf(cell)} />
         <button type="button" className="icon-button" aria-label="Close" title="Close (Esc)" onClick={close}><Icon name="close" /></button>
       </header>
       <dl className="facts">
@@ -92,8 +93,9 @@ export function CellInspector({ cell, rates, close }: { cell: Cell; rates: Rates
         )}
       </Part>
       <Part title="Actions">
+        {shared && <p className="refusal" id="shared-refusal">{shared}</p>}
         <ul className="actions">
-          {actionsOf(cell, { detail: detail.value, caller, isLive: link.state === "live" }).map((action) => <Action key={action.verb} cell={cell} action={action} />)}
+          {actions.map((action) => <Action key={action.verb} cell={cell} action={action} shared={shared !== null} />)}
         </ul>
       </Part>
       <Part title="Operations" aside={own.length === 0 ? "none" : ""}>
@@ -104,7 +106,7 @@ export function CellInspector({ cell, rates, close }: { cell: Cell; rates: Rates
   );
 }
 
-function Action({ cell, action }: { cell: Cell; action: CellAction }) {
+function Action({ cell, action, shared }: { cell: Cell; action: CellAction; shared: boolean }) {
   const { client, fleet } = useLive();
   const [asking, setAsking] = useState(false);
   const [reason, setReason] = useState("");
@@ -123,7 +125,7 @@ function Action({ cell, action }: { cell: Cell; action: CellAction }) {
     setSending(false);
     fleet.reread(cell.name);
   };
-  const refusalId = `${action.verb}-refusal`;
+  const refusalId = shared ? "shared-refusal" : `${action.verb}-refusal`;
   return (
     <li className="action">
       <div className="action-head">
@@ -138,7 +140,7 @@ function Action({ cell, action }: { cell: Cell; action: CellAction }) {
         <Command text={action.command} />
       </div>
       <p className="hint">{action.effect}</p>
-      {action.refusal && <p className="refusal" id={refusalId}>{action.refusal}</p>}
+      {action.refusal && !shared && <p className="refusal" id={refusalId}>{action.refusal}</p>}
       {asking && action.refusal === null && (
         <form className="ask" onSubmit={(event) => void send(event)}>
           <label>

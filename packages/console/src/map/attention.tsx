@@ -5,7 +5,7 @@ import { formatAgo, formatCount } from "../draw/number.ts";
 import { useNow } from "../live/clock.ts";
 import type { Concern } from "./concern.ts";
 
-const shownFirst = 5;
+const shownFirst = 4;
 
 /** What needs a person, worst first. It says so as well when nothing does. */
 export function Attention({ ref, concerns, open }: { ref: Ref<HTMLElement>; concerns: readonly Concern[]; open: (concern: Concern) => void }) {

@@ -97,6 +97,7 @@ export function MapPage({ search, go }: PageProps) {
           {fleet.phase === "ready" && all.length === 0 && <Empty />}
           {fleet.phase === "ready" && all.length > 0 && (
             <>
+              {fleet.problem && fleet.link.state === "live" && <ProblemNote problem={fleet.problem} retry={() => live.retry()} />}
               <Summary cells={all} rates={fleet.rates} />
               <Attention ref={attention} concerns={concerns} open={(concern) => (concern.cells.length === 1 ? select(concern.cells[0] ?? null) : setFilter(concern.filter))} />
               <Legend legend={shading.legend} colouring={colouring} filter={filter} toggle={(term) => setFilter(toggleTerm(filter, term))} shown={shown.length} all={all.length} clear={() => setFilter("")} />
@@ -107,7 +108,6 @@ export function MapPage({ search, go }: PageProps) {
               ) : (
                 <CellMap cells={shown} rates={fleet.rates} sizing={sizing} colouring={colouring} tokenOf={shading.tokenOf} selected={selected} select={select} />
               )}
-              {fleet.problem && <ProblemNote problem={fleet.problem} retry={() => live.retry()} />}
             </>
           )}
         </main>
