@@ -127,7 +127,12 @@ export class Body {
       }
       at++;
     }
-    this.passEnd = trailersFrom < 0 ? at : trailersFrom;
+    // The usual end, an empty line and no trailers, is passed on with the rest.
+    if (trailersFrom < 0) this.passEnd = at;
+    else if (this.done && at === trailersFrom + 2) {
+      this.passEnd = at;
+      this.endsTrailers = false;
+    } else this.passEnd = trailersFrom;
     return at;
   }
 

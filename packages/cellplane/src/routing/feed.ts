@@ -1,8 +1,9 @@
 import type { Clock } from "../base/clock.ts";
 import type { Store } from "../store/store.ts";
 import { batchFrame, beatFrame, gapFrame, type LogRow } from "./batch.ts";
-import { type AskedRequest, explainByRows } from "./explain.ts";
+import { explainByRows } from "./explain.ts";
 import type { Explanation, Router } from "./model.ts";
+import type { AskedRequest } from "./request.ts";
 import { sealSnapshot, type SnapshotPosition } from "./snapshot.ts";
 import { changesSince, isOnLog, listAcks, readRoutes, routeHead, type RouterAck, routesChannel, saveAcks } from "./store.ts";
 

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { headOf } from "./explain.ts";
 import { decide, explain, identify, type IdentifyRule, type RouteChange } from "./model.ts";
+import { headOf } from "./request.ts";
 import { applied, changes, mapLookup, modelTable } from "./testing/model.ts";
 
 describe("R1: one decision", () => {
