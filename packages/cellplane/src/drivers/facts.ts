@@ -3,7 +3,7 @@ import type { Observed } from "../cell/model.ts";
 import { canonical } from "../cell/plan.ts";
 
 export type Drift = Observed["drift"];
-export type Json = Drift[number]["actual"];
+type Json = Drift[number]["actual"];
 
 /** What is there, flat: path → value. A path that is absent is not there. */
 export type Facts = Record<string, Json>;

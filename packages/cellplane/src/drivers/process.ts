@@ -11,7 +11,7 @@ const execute = promisify(execFile);
  */
 export interface ProcessId {
   pid: number;
-  /** Opaque; equal for the same process only. Clock ticks since boot on Linux, `ps -o lstart` elsewhere. */
+  /** Opaque; equal for the same process only. The boot and clock ticks since then on Linux, `ps -o lstart` elsewhere. */
   startedAt: string;
 }
 
@@ -20,10 +20,10 @@ export async function processOf(pid: number): Promise<ProcessId | null> {
   if (!Number.isInteger(pid) || pid <= 0) return null;
   try {
     if (process.platform === "linux") {
-      const stat = await readFile(`/proc/${pid}/stat`, "latin1");
+      const [stat, boot] = await Promise.all([readFile(`/proc/${pid}/stat`, "latin1"), readFile("/proc/sys/kernel/random/boot_id", "latin1")]);
       // proc(5): the name, field 2, stands in brackets and may hold anything; field 3 is the state, field 22 the start time.
       const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-      return isDead(fields[0]) ? null : { pid, startedAt: fields[19] ?? "" };
+      return isDead(fields[0]) ? null : { pid, startedAt: `${boot.slice(0, 8)}+${fields[19]}` };
     }
     const { stdout } = await execute("ps", ["-o", "stat=,lstart=", "-p", String(pid)], { env: { ...process.env, LC_ALL: "C", TZ: "UTC" } });
     const [state, ...startedAt] = stdout.trim().split(/\s+/);

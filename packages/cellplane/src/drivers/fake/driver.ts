@@ -6,7 +6,7 @@ import type { CellDriver, CellPlan, DriverContext } from "../driver.ts";
 import { addFacts, digestOf, driftBetween, type Facts } from "../facts.ts";
 import { createTurns } from "../turns.ts";
 
-export type FakeVerb = "plan" | "apply" | "observe" | "health" | "destroy";
+type FakeVerb = "plan" | "apply" | "observe" | "health" | "destroy";
 
 export interface FakeDriverOptions {
   name?: string;
@@ -43,6 +43,7 @@ interface FakeCell {
 }
 
 export const fakeApplyPoints = ["fake.apply.intended", "fake.apply.half", "fake.apply.changed", "fake.apply.recorded"];
+export const fakeRevertPoints = ["fake.apply.changed"];
 export const fakeDestroyPoints = ["fake.destroy.stopped", "fake.destroy.removed"];
 
 /** What a kill looks like from inside one process. */

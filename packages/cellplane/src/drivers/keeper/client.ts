@@ -41,7 +41,7 @@ async function startDetached(stateDirectory: string): Promise<void> {
   const log = await open(logFile, "a", 0o600);
   try {
     // Run from the sources, as tests do, the program is the built one.
-    const program = fileURLToPath(new URL("main.js", import.meta.url.replace("/src/drivers/", "/dist/drivers/")));
+    const program = fileURLToPath(new URL("./main.ts", import.meta.url)).replace("/src/drivers/", "/dist/drivers/").replace(/\.ts$/, ".js");
     const child = spawn(process.execPath, [program, stateDirectory], { cwd: "/", detached: true, stdio: ["ignore", log.fd, log.fd] });
     child.unref();
     child.on("error", () => undefined);

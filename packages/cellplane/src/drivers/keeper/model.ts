@@ -7,7 +7,7 @@ import { z } from "zod";
 export const tiers = ["traffic", "router", "app", "control", "database"] as const;
 
 /** Fits a file name; the dot keeps a cell's name apart from its service's. */
-export const ServiceName = z.string().regex(/^[a-z0-9][a-z0-9.-]{0,140}$/);
+const ServiceName = z.string().regex(/^[a-z0-9][a-z0-9.-]{0,140}$/);
 
 /** When a process counts as ready. */
 export const ReadyWhen = z.discriminatedUnion("kind", [
@@ -36,6 +36,7 @@ export const Service = z.strictObject({
   revision: z.string().default(""),
   /** Services that have to be ready before it is started. */
   after: z.array(ServiceName).default([]),
+  /** Null: when it has not ended a moment after its start. */
   ready: ReadyWhen.nullable().default(null),
   readyIntervalMs: z.int().min(10).default(250),
   restart: z.enum(["always", "on-failure", "never"]).default("always"),
@@ -50,7 +51,7 @@ export type Service = z.infer<typeof Service>;
 /** As callers write it: what has a default may be left out. */
 export type NewService = z.input<typeof Service>;
 
-export const serviceStates = ["waiting", "starting", "ready", "backoff", "ended", "stopping", "stopped", "invalid"] as const;
+const serviceStates = ["waiting", "starting", "ready", "backoff", "ended", "stopping", "stopped", "invalid"] as const;
 
 /** What the keeper says of a service, also in `services/<name>.status.json`. */
 export const ServiceStatus = z.object({

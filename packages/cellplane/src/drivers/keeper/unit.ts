@@ -4,7 +4,7 @@ import { copyFile, readdir, rm, stat, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { readText, writeWhole } from "../files.ts";
-import { runningServer } from "../postgres/server.ts";
+import { disownStalePid, runningServer } from "../postgres/server.ts";
 import { isRunning, type ProcessId, signalProcess, waitForEnd } from "../process.ts";
 import { launch, launchDigest } from "./launch.ts";
 import { Service, ServiceStatus } from "./model.ts";
@@ -37,6 +37,8 @@ export interface UnitDeps {
 
 /** Ended this soon after its start a process has failed again, not anew. */
 const stableMs = 10_000;
+/** What nobody can ask whether it is ready is taken for ready once it has run this long. */
+const settleMs = 300;
 const firstPauseMs = 100;
 const pauseMaxMs = 30_000;
 /** How soon the end of a process is noticed that is not our child. */
@@ -111,6 +113,7 @@ export async function createUnit(name: string, { directory, statusOf, changed }:
     const foreign = of.ready?.kind === "postgres" ? await runningServer(of.ready.dataDirectory) : null;
     launchedAtMs = performance.now();
     if (foreign) return become({ state: "starting", process: foreign.process, launched: launchDigest(of), problem: "" });
+    if (of.ready?.kind === "postgres") await disownStalePid(of.ready.dataDirectory);
     try {
       const started = await launch(of, (process, logFrom) => become({ state: "starting", process, launched: launchDigest(of), problem: "it is starting", logFrom }));
       child = started;
@@ -163,7 +166,8 @@ export async function createUnit(name: string, { directory, statusOf, changed }:
       if (status.state === "ready") {
         if (performance.now() - launchedAtMs > stableMs) await become({ failures: 0 });
       } else {
-        const problem = service?.ready ? await whyNotReady(service.ready) : "";
+        const settling = performance.now() - launchedAtMs < settleMs ? "it has only just started" : "";
+        const problem = service?.ready ? await whyNotReady(service.ready) : settling;
         await become(problem === "" ? { state: "ready", problem } : { state: "starting", problem });
       }
       if (status.state !== "ready") return service?.readyIntervalMs ?? 250;

@@ -40,6 +40,8 @@ export interface LocalDriver extends CellDriver {
   databaseOf(cell: string): Promise<{ url: string; tenantColumn: string } | null>;
 }
 
+/** Where `apply` may be killed by a test while it brings the former cell back. */
+export const revertPoints = ["reverting", "reverted", "answered"].map((point) => `local.apply.${point}`);
 /** Where `destroy` may be killed by a test. */
 export const destroyPoints = ["intended", "stopped", "removed"].map((point) => `local.destroy.${point}`);
 
@@ -206,8 +208,10 @@ export function createLocalDriver({ stateDirectory, keeper, findPostgres, enviro
       if (!isRefusal(error)) throw error;
       throw fail("revert_failed", { cell, why, reverting: whyOf(error) }, { cause: error });
     }
+    failpoint("local.apply.reverted");
     const reverted = fail("update_reverted", { cell, why });
     await finish(record, context, { code: reverted.code, data: { ...reverted.data } });
+    failpoint("local.apply.answered");
     throw reverted;
   }
 

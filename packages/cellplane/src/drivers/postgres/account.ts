@@ -12,7 +12,7 @@ export interface Account {
 }
 
 /** Looks a user up by name or number; null when there is none. `id` answers for every directory service, on Linux and macOS. */
-export async function accountNamed(name: string): Promise<Account | null> {
+async function accountNamed(name: string): Promise<Account | null> {
   try {
     const [uid, gid] = await Promise.all([execute("id", ["-u", name]), execute("id", ["-g", name])]);
     return { name, uid: Number(uid.stdout), gid: Number(gid.stdout) };

@@ -1,12 +1,12 @@
 import { spawn } from "node:child_process";
-import { open, readFile } from "node:fs/promises";
+import { open, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { assert } from "../../base/assert.ts";
 import { CellplaneError } from "../../base/errors.ts";
 import { argumentsOf, isRunning, type ProcessId, processOf, signalProcess, waitForEnd } from "../process.ts";
-import { readTail } from "../files.ts";
+import { readTail, readText } from "../files.ts";
 import { asAccount } from "./account.ts";
 import type { PostgresBinaries } from "./binaries.ts";
 import { type Cluster, type ClusterOptions, dataDirectoryOf, explainFailure, prepareCluster } from "./cluster.ts";
@@ -58,7 +58,7 @@ interface PostmasterFile {
 }
 
 async function readPostmasterFile(dataDirectory: string): Promise<PostmasterFile | null> {
-  const lines = (await readFile(join(dataDirectory, "postmaster.pid"), "utf8").catch(() => "")).split("\n");
+  const lines = ((await readText(join(dataDirectory, "postmaster.pid"))) ?? "").split("\n");
   const pid = Number(lines[0]);
   return pid > 0 ? { pid, port: Number(lines[3]), ready: lines[7]?.trim() === "ready" } : null;
 }
@@ -72,9 +72,24 @@ export async function runningServer(dataDirectory: string): Promise<{ process: P
   return { process, port: file.port, ready: file.ready };
 }
 
+/** A number no process has: Linux gives at most 2^22, macOS 99,998. */
+const nobodysPid = 2 ** 31 - 2;
+
+/**
+ * To be called before a start when no server runs: PostgreSQL takes any living process of its user for the server that
+ * left the file, and refuses. The file itself stays, because it also tells the next server which shared memory to look
+ * for: a killed server's backends may still be using it.
+ */
+export async function disownStalePid(dataDirectory: string): Promise<void> {
+  const file = join(dataDirectory, "postmaster.pid");
+  const text = await readText(file);
+  if (text !== null && /^\d/.test(text)) await writeFile(file, text.replace(/^\d+/, String(nobodysPid)));
+}
+
 async function spawnServer(cluster: Cluster): Promise<ProcessId> {
   const log = await open(cluster.logFile, "a", 0o600);
   const [program, ...args] = cluster.command;
+  await disownStalePid(cluster.dataDirectory);
   assert(program !== undefined, "a cluster's command names a program");
   try {
     const child = spawn(program, args, { cwd: "/", env: { PATH: process.env["PATH"], LC_ALL: "C" }, detached: true, stdio: ["ignore", log.fd, log.fd], ...asAccount(cluster.account) });
