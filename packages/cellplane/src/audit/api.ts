@@ -16,7 +16,7 @@ export const listAudit = endpoint({
 });
 
 export const verifyAudit = endpoint({
-  id: "verifyAudit", method: "GET", path: "/v1/audit/verify", role: "viewer", summary: "Check that no entry of the audit log was changed, removed or inserted",
+  id: "verifyAudit", method: "GET", path: "/v1/audit:verify", role: "viewer", summary: "Check that no entry of the audit log was changed, removed or inserted",
   query: z.object({ anchor: z.string().regex(/^\d+:[0-9a-f]{64}$/, "an anchor is the seq and hash of a head noted before, as in 17:9f…").optional() }),
   returns: AuditVerdict,
 });

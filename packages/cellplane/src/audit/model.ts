@@ -21,7 +21,7 @@ export const AuditEntry = z.object({
   result: z.json().nullable(),
   /** This entry's link of the chain, in hex. */
   hash: z.string(),
-});
+}).meta({ id: "AuditEntry" });
 export type AuditEntry = z.infer<typeof AuditEntry>;
 
 /** An entry before it has its place in the chain. */
@@ -39,7 +39,8 @@ export type AuditVerdict = z.infer<typeof AuditVerdict>;
 
 const blackout = "•••";
 const secretName = /pass(word|wd|phrase)?$|secret|token$|credential|authorization|cookie|private_?key|api_?key|access_?key/i;
-const userInfo = /(\w+:\/\/[^\s:/@]*:)[^\s@]*@/g;
+/** Bounded, since it is run over whatever callers send. */
+const userInfo = /(\/\/[^\s:/@]{0,128}:)[^\s/@]{1,256}@/g;
 
 /** Blacks out what looks like a secret by its name (`DB_PASSWORD`) or its form (`postgres://user:…@host`). */
 export function withoutSecrets(value: unknown): unknown {

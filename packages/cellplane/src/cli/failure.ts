@@ -23,5 +23,8 @@ export function failureLines(error: unknown, { colour, debug }: { colour: boolea
 const issuesLines = (issues: { path: string; message: string; line?: number; column?: number }[], file?: string): string[] =>
   issues.map(({ path, message, line, column }) => [line === undefined ? file : `${file ?? "input"}:${line}:${column ?? 1}`, path, message].filter(Boolean).join(": "));
 
-/** Without what would move the cursor or paint: text of others is shown, not obeyed. */
-export const printable = (text: string): string => text.replaceAll(/[\0-\x08\x0b-\x1f\x7f-\x9f]/g, "\uFFFD");
+// oxlint-disable-next-line no-control-regex -- control characters are what it is about
+const control = /\x1b\[\d*m|[\0-\x08\x0b-\x1f\x7f-\x9f]/g;
+
+/** Without what would move the cursor or paint: text of others is shown, not obeyed. `colours` keeps those that a verb has put in. */
+export const printable = (text: string, { colours = false } = {}): string => text.replaceAll(control, (found) => (colours && found.length > 1 ? found : "\uFFFD"));

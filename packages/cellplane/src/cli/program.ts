@@ -2,15 +2,14 @@ import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { Argument, Command, CommanderError, Option } from "commander";
 import { CellplaneError, fail } from "../base/errors.ts";
-import { type CallOptions, type Client, createClient } from "../http/client.ts";
-import { type Endpoint, isMutation } from "../http/contract.ts";
+import type { CallOptions, Client } from "../http/client.ts";
+import type { Endpoint } from "../http/contract.ts";
 import { type ArgumentTable, type Cli, type Columns, type Flag, flag, type FlagTable, type Invocation, type Terminal, type Verb } from "./command.ts";
 import { type Context, contextFileIn, defaultStateDir, projectFileAbove, readContext, userContextFile } from "./context.ts";
 import { differences } from "./differences.ts";
 import { failureLines } from "./failure.ts";
-import { follow } from "./follow.ts";
 import { type Format, formats, print } from "./output.ts";
-import { ask, type Io, openTerminal, processIo } from "./terminal.ts";
+import { ask, type Io, mayColour, openTerminal, processIo } from "./terminal.ts";
 
 /** A command of the first level: a noun with verbs, or a verb by itself. Its code is loaded when it is called. */
 export interface Entry {
@@ -72,10 +71,8 @@ export async function runCli(argv: string[], entries: Entry[], version: string, 
 export async function wholeTree(entries: Entry[], version: string, io: Io = processIo()): Promise<Command> {
   const program = newCommand("cellplane", io).version(version);
   const cli = openCli(program, io, () => undefined);
-  for (const entry of entries) {
-    program.addCommand(newCommand(entry.name, io).description(entry.summary));
-    (await entry.load())(cli);
-  }
+  for (const entry of entries) program.addCommand(newCommand(entry.name, io).description(entry.summary));
+  for (const register of new Set(await Promise.all(entries.map((entry) => entry.load())))) register(cli);
   return program;
 }
 
@@ -208,6 +205,8 @@ async function runVerb(verb: AnyVerb, path: string, args: Values, values: Values
   const flags = Object.fromEntries(Object.keys(verb.flags ?? {}).map((name) => [name, values[name]]));
   let code = 0;
   let client: Client | null = null;
+  // Loaded when a verb runs, and not for the help: the client knows the schemas, which take a while to load.
+  const [{ createClient }, { follow }] = await Promise.all([import("../http/client.ts"), import("./follow.ts")]);
   const connect = (): Client => (client ??= createClient(contextOf(values, io)));
   let mutations = 0;
 
@@ -216,7 +215,7 @@ async function runVerb(verb: AnyVerb, path: string, args: Values, values: Values
       const key = values["idempotencyKey"] as string | undefined;
       const reason = values["reason"] as string | undefined;
       // One key names the whole command; its later mutations get keys derived from it, so that each has its own.
-      const nth = isMutation(e) && !dry ? ++mutations : 0;
+      const nth = e.method !== "GET" && !dry ? ++mutations : 0;
       return connect().call(e, input, {
         ...(verb.mutates && dry ? { dryRun: true } : {}), ...(reason === undefined ? {} : { reason }),
         ...(key !== undefined && nth > 0 ? { idempotencyKey: nth === 1 ? key : `${key}.${nth}` } : {}), signal: interrupted.signal, ...options,
@@ -234,7 +233,7 @@ async function runVerb(verb: AnyVerb, path: string, args: Values, values: Values
   const show = (result: unknown) =>
     print(result, values["output"] as Format, {
       columns: verb.columns as Columns<unknown> | undefined, wide: verb.wide as Columns<unknown> | undefined, nameOf: verb.nameOf as ((item: unknown) => string) | undefined,
-      text: verb.text && ((whole) => verb.text?.(whole, terminal) ?? ""),
+      text: verb.text && ((whole) => verb.text?.(whole, { ...terminal, colour: mayColour(io.stdout, io.env) }) ?? ""),
     }, (text) => void io.stdout.write(text));
 
   let following: string | null = null;

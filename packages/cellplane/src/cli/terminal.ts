@@ -25,12 +25,14 @@ export const processIo = (): Io => ({
   },
 });
 
+/** Colours go to terminals only (no-color.org). */
+export const mayColour = (stream: { isTTY?: boolean }, env: Io["env"]): boolean => stream.isTTY === true && !env["NO_COLOR"] && env["TERM"] !== "dumb";
+
 export function openTerminal(io: Io, { yes }: { yes: boolean }): Terminal {
   const live = io.stderr.isTTY === true && !io.env["CI"];
-  const colour = io.stderr.isTTY === true && !io.env["NO_COLOR"] && io.env["TERM"] !== "dumb";
-  const note = (line: string) => void io.stderr.write(`${printable(line)}\n`);
+  const note = (line: string) => void io.stderr.write(`${printable(line, { colours: true })}\n`);
   return {
-    colour,
+    colour: mayColour(io.stderr, io.env),
     interactive: live && io.stdin.isTTY === true && !yes,
     note,
     progress: (title) => (live ? bar(io, title) : spacedLines(note, title)),

@@ -72,7 +72,7 @@ export function createClient({ server, token, patienceMs = 10_000, fetch = globa
   /** Every call of ours may be repeated: reads change nothing, and mutations carry a key. */
   async function patiently<T>(signal: AbortSignal | undefined, call: () => Promise<T>): Promise<T> {
     const endMs = performance.now() + patienceMs;
-    for (let waitMs = 100; ; waitMs *= 2) {
+    for (let waitMs = 100; ; waitMs = Math.min(waitMs * 2, 2000)) {
       try {
         return await call();
       } catch (error) {
@@ -139,7 +139,8 @@ export function createClient({ server, token, patienceMs = 10_000, fetch = globa
   return client;
 }
 
-const refused = (error: CellplaneError): boolean => error.code === "server_unreachable" && /ECONNREFUSED|ENOTFOUND|no answer within/.test(error.message);
+/** Nobody is there, or the address is wrong: waiting would not help. A connection that broke in the middle is worth another. */
+const refused = (error: CellplaneError): boolean => error.code === "server_unreachable" && !/ECONNRESET|EPIPE|other side closed|socket hang up/.test(error.message);
 
 /** Node hides what happened in the cause of "fetch failed", several times over when a name has several addresses. */
 function reasonOf(error: unknown): string {

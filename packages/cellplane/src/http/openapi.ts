@@ -80,15 +80,22 @@ function parametersOf(where: "path" | "query", schema: z.ZodType, components: Js
 
 /** A schema in JSON Schema 2020-12; what it shares with others is moved to the components. Inputs differ from outputs by their defaults, so they have components of their own. */
 function schemaOf(schema: z.ZodType, io: "input" | "output", components: Json): Json {
-  const { $schema: _, $defs = {}, ...rest } = z.toJSONSchema(schema, { io, unrepresentable: "any", cycles: "ref" }) as Json & { $defs?: Record<string, Json> };
-  const nameOf = (id: string) => (io === "input" ? `${id}Input` : id);
+  const { $schema: _, $defs = {}, ...rest } = z.toJSONSchema(schema, { io, unrepresentable: "any" }) as Json & { $defs?: Record<string, Json> };
+  // The one recursive schema is zod's own for any JSON; it has no name, and no use for one in a document that is JSON.
+  const nameless = new Set(Object.keys($defs).filter((id) => id.startsWith("__")));
   const relink = (value: unknown): unknown => {
     if (Array.isArray(value)) return value.map(relink);
     if (value === null || typeof value !== "object") return value;
-    return Object.fromEntries(
-      Object.entries(value).filter(([key]) => key !== "id" || typeof (value as Json)["id"] !== "string").map(([key, field]) => [key, key === "$ref" && typeof field === "string" ? field.replace(/^#\/\$defs\/(.+)$/, (_m, id: string) => `#/components/schemas/${nameOf(id)}`) : relink(field)]),
-    );
+    const { id, pattern, $ref, ...fields } = value as Json;
+    // Answers may gain fields: clients must not refuse what they do not know.
+    if (io === "output" && fields["additionalProperties"] === false) delete fields["additionalProperties"];
+    const linked: Json = Object.fromEntries(Object.entries(fields).map(([key, field]) => [key, relink(field)]));
+    // A property may be called `id` or `pattern`: then it is a schema. A component's own id is a name, and a date's pattern says nothing that its format does not.
+    if (id !== undefined && typeof id !== "string") linked["id"] = relink(id);
+    if (pattern !== undefined && (typeof pattern !== "string" || fields["format"] === undefined)) linked["pattern"] = relink(pattern);
+    const target = typeof $ref === "string" ? ($ref.split("/").at(-1) ?? "") : "";
+    return target === "" ? linked : nameless.has(target) ? { ...linked, description: "Any JSON." } : { ...linked, $ref: `#/components/schemas/${target}${io === "input" ? "Input" : ""}` };
   };
-  for (const [id, definition] of Object.entries($defs)) components[nameOf(id)] = relink(definition);
+  for (const [id, definition] of Object.entries($defs)) if (!nameless.has(id)) components[`${id}${io === "input" ? "Input" : ""}`] = relink(definition);
   return relink(rest) as Json;
 }

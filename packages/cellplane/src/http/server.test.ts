@@ -86,7 +86,7 @@ describe("H2: a failure is a problem document with a code, a fix and a trace id"
     const answer = await api.send("admin", method, path, body, headers);
     expect([answer.status, answer.body.code]).toEqual([status, code]);
     expect(answer.body.fix).not.toBe("");
-    if (status === 405) expect(answer.headers.get("allow")).toBe("GET, POST");
+    expect(answer.headers.get("allow")).toBe(status === 405 ? "GET, POST" : null);
   });
 
   test("a defect of ours is 500 with the trace and nothing of its insides", async () => {
@@ -121,7 +121,7 @@ describe("H3: no body is too strange to be refused quickly", () => {
   ])("%s", async (_, body, status) => {
     const startMs = performance.now();
     const answer = await post(body);
-    expect(answer.status, answer.body.detail).toBe(status);
+    expect(answer.status).toBe(status);
     expect(performance.now() - startMs).toBeLessThan(1000);
     expect(({} as { admin?: boolean }).admin).toBeUndefined();
   });

@@ -151,6 +151,11 @@ function sendText(c: AppContext, endpoint: Endpoint, text: string, generation: n
   return c.body(text, endpoint.status, { "content-type": "application/json" });
 }
 
+const newTrace = (): string => randomBytes(16).toString("hex");
+
+const refusal = (error: CellplaneError): Response =>
+  Response.json(problemOf(error, newTrace()), { status: error.kind.http, headers: { "content-type": problemType, connection: "close", "retry-after": "1" } });
+
 function problem(c: AppContext, error: CellplaneError): Response {
   const body = problemOf(error, c.get("trace"));
   if (body.status === 401) c.header("www-authenticate", 'Bearer realm="cellplane"');
@@ -172,7 +177,7 @@ function secure(c: AppContext): void {
 /** The caller's trace goes on (W3C Trace Context); without one a new one starts. */
 function traceOfRequest(request: Request): string {
   const given = /^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$/.exec(request.headers.get("traceparent") ?? "")?.[1];
-  return given && !/^0+$/.test(given) ? given : randomBytes(16).toString("hex");
+  return given && !/^0+$/.test(given) ? given : newTrace();
 }
 
 const generationOf = (answer: unknown): number | null => {
@@ -246,11 +251,16 @@ export interface RunningServer {
  * @param port 0 for a free one
  * @throws CellplaneError port_in_use
  */
-export async function startServer(app: Pick<App, "fetch">, { port, host = "127.0.0.1", flag = "--port" }: { port: number; host?: string; flag?: string }): Promise<RunningServer> {
+export async function startServer(
+  app: Pick<App, "fetch">,
+  { port, host = "127.0.0.1", flag = "--port", headTimeoutMs = 10_000 }: { port: number; host?: string; flag?: string; headTimeoutMs?: number },
+): Promise<RunningServer> {
+  let stopping = false;
   const server = createAdaptorServer({
-    fetch: app.fetch,
+    // A connection that was open before may still bring a request: it is sent to another instance.
+    fetch: (request, env) => (stopping ? refusal(fail("shutting_down", {})) : app.fetch(request, env)),
     // Slow senders are cut off; streams of answers may last.
-    serverOptions: { requestTimeout: 30_000, headersTimeout: 10_000, keepAliveTimeout: 65_000, connectionsCheckingInterval: 5000 },
+    serverOptions: { requestTimeout: headTimeoutMs * 3, headersTimeout: headTimeoutMs, keepAliveTimeout: 65_000, connectionsCheckingInterval: headTimeoutMs / 2 },
   }) as NodeServer;
   await new Promise<void>((resolve, reject) => {
     server.once("error", (error: NodeJS.ErrnoException) => reject(error.code === "EADDRINUSE" ? fail("port_in_use", { port, purpose: "API", flag }, { cause: error }) : error));
@@ -261,10 +271,13 @@ export async function startServer(app: Pick<App, "fetch">, { port, host = "127.0
     url: `http://${host.includes(":") ? `[${host}]` : host}:${bound}`,
     port: bound,
     async close(graceMs = 5000) {
+      stopping = true;
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-      server.closeIdleConnections();
+      const sweep = setInterval(() => server.closeIdleConnections(), 50);
       const cut = setTimeout(() => server.closeAllConnections(), graceMs);
+      server.closeIdleConnections();
       await closed;
+      clearInterval(sweep);
       clearTimeout(cut);
     },
   };

@@ -51,7 +51,7 @@ export function issuesOf(issue: z.core.$ZodIssue, before: PropertyKey[]): Issue[
   // Of the alternatives, the one that got furthest says most.
   if (issue.code === "invalid_union" && issue.errors.length > 0) {
     const best = [...issue.errors].sort((a, b) => a.length - b.length)[0] ?? [];
-    if (best.length > 0 && best.some((inner) => inner.path.length > 0)) return best.flatMap((inner) => issuesOf(inner, path));
+    if (best.some((inner) => inner.path.length > 0)) return best.flatMap((inner) => issuesOf(inner, path));
   }
   return [{ path: at(), message: issue.message }];
 }

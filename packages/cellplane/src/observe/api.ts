@@ -2,6 +2,7 @@ import { z } from "zod";
 import { fail } from "../base/errors.ts";
 import { endpoint, type Handler, handler, page, PageQuery, type RawHandler } from "../http/contract.ts";
 import { beginSse } from "../http/sse.ts";
+import { check } from "../http/validate.ts";
 import type { LiveEvents, Message } from "./live.ts";
 import { type Cursor, type EventFilter, EventItem, parseCursor } from "./model.ts";
 import type { EventStore } from "./store.ts";
@@ -22,6 +23,9 @@ export const listEvents = endpoint({
   query: PageQuery.extend(filterQuery.shape),
   returns: page(EventItem),
 });
+
+/** `after` for those who cannot send Last-Event-ID at first. */
+const streamQuery = filterQuery.extend({ after: z.string().optional() }).strict();
 
 const asFilter = ({ kinds, subject }: z.infer<typeof filterQuery>): EventFilter => ({ kinds: kinds?.split(",").filter(Boolean) ?? [], subject: subject ?? null });
 
@@ -54,9 +58,9 @@ export function eventStream({ live }: { live: LiveEvents }): RawHandler {
   return {
     method: "GET", path: "/v1/events", role: "viewer", accept: "text/event-stream",
     async handle(request) {
-      const query = new URL(request.url).searchParams;
-      const filter = asFilter(filterQuery.parse(Object.fromEntries(query)));
-      const after = cursorIn("last-event-id", request.headers.get("last-event-id") ?? query.get("after"));
+      const query = check(streamQuery, Object.fromEntries(new URL(request.url).searchParams), "query");
+      const after = cursorIn("header.last-event-id", request.headers.get("last-event-id")) ?? cursorIn("query.after", query.after);
+      const filter = asFilter(query);
       return beginSse((signal) => live.follow({ after, filter, signal }), encode, request.signal);
     },
   };

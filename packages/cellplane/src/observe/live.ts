@@ -19,7 +19,7 @@ export interface Subscription {
 interface Follower {
   filter: EventFilter;
   queue: EventItem[];
-  /** Too slow: it is told no more, and comes back by its cursor. */
+  /** Too slow: it is told what it has in its queue and no more, and comes back by its cursor. */
   dropped: boolean;
   wake: () => void;
 }
@@ -46,10 +46,8 @@ export function openLiveEvents(store: EventStore, { beatMs = 15_000, queueMax = 
   function tell(event: EventItem): void {
     for (const follower of followers) {
       if (follower.dropped || !wants(follower.filter, event)) continue;
-      if (follower.queue.length >= queueMax) {
-        follower.dropped = true;
-        follower.queue = [];
-      } else follower.queue.push(event);
+      if (follower.queue.length >= queueMax) follower.dropped = true;
+      else follower.queue.push(event);
       follower.wake();
     }
   }
@@ -141,8 +139,9 @@ export function openLiveEvents(store: EventStore, { beatMs = 15_000, queueMax = 
         reached = cursorOf(event);
         yield { kind: "event", event };
       }
-      while (!signal.aborted && !closed && !follower.dropped && performance.now() < endsAtMs) {
+      while (!signal.aborted && !closed && performance.now() < endsAtMs) {
         const event = follower.queue.shift();
+        if (!event && follower.dropped) return;
         if (event) {
           if (compareCursors(cursorOf(event), reached) <= 0) continue;
           reached = cursorOf(event);

@@ -42,13 +42,14 @@ export function openMetrics(): Metrics {
     },
     gauge(name, source) {
       const { help, labels } = gauges[name];
-      new Gauge({
-        name, help, labelNames: labels as readonly string[] as string[], registers,
+      const gauge = new Gauge({
+        name, help, labelNames: labels as readonly string[] as string[], registers: [],
         async collect() {
           this.reset();
           for (const { labels, value } of await source().catch(() => [])) this.set(labels as Record<string, string>, value);
         },
       });
+      registry.registerMetric(gauge);
     },
     text: () => registry.metrics(),
     contentType: registry.contentType,

@@ -10,7 +10,7 @@ export const EventItem = z.object({
   /** As in "cell/eu-1". */
   subject: z.string(),
   data: z.record(z.string(), z.json()),
-});
+}).meta({ id: "Event" });
 export type EventItem = z.infer<typeof EventItem>;
 
 /**

@@ -14,7 +14,7 @@ export const Token = z.object({
   expiresAt: z.iso.datetime().nullable(),
   /** null: valid */
   revokedAt: z.iso.datetime().nullable(),
-});
+}).meta({ id: "Token" });
 export type Token = z.infer<typeof Token>;
 
 export const NewToken = z.strictObject({

@@ -17,15 +17,16 @@ import { createNoteTable, noteHandlers } from "./notes.ts";
 
 export type TestApi = Awaited<ReturnType<typeof testApi>>;
 
+const newSecrets = () => ({ viewer: newSecret(), operator: newSecret(), admin: newSecret(), router: newSecret() });
+
 /** The whole border on a fresh database: tokens, audit, events and one sample noun. */
-export async function testApi({ url, live: liveOptions = {} }: { url?: string; live?: Parameters<typeof openLiveEvents>[1] } = {}) {
+export async function testApi({ url, secrets = newSecrets(), live: liveOptions = {} }: { url?: string; secrets?: ReturnType<typeof newSecrets>; live?: Parameters<typeof openLiveEvents>[1] } = {}) {
   const db = url ? { url, drop: async () => undefined } : await testDatabase();
   const store = openStore(db.url, { connectionsMax: 8 });
   if (!url) {
     await applySchema(store);
     await store.query(createNoteTable);
   }
-  const secrets = { viewer: newSecret(), operator: newSecret(), admin: newSecret(), router: newSecret() };
   await admitSecrets(store, secrets, { replace: true });
   const tokens = openTokenStore(store);
   const events = openEventStore(store);
@@ -33,7 +34,7 @@ export async function testApi({ url, live: liveOptions = {} }: { url?: string; l
   const audit = openAuditStore(store);
   const metrics = openMetrics();
   const handlers = [...noteHandlers(store), ...tokenHandlers({ tokens }), ...auditHandlers({ audit }), ...eventHandlers({ events })];
-  const app = createApp({ store, tokens, handlers, raw: [eventStream({ live })], log: pino({ level: "silent" }), metrics });
+  const app = createApp({ store, tokens, handlers, raw: [eventStream({ live })], log: pino({ level: process.env["TEST_LOG"] ?? "silent" }), metrics });
 
   /** A call as a role, without a socket. `body` is sent as JSON. */
   async function send(role: keyof typeof secrets | null, method: string, path: string, body?: unknown, headers: Record<string, string> = {}) {
