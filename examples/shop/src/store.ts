@@ -35,6 +35,8 @@ export interface ShopOptions {
 /** Serialization failure and deadlock: the transaction is undone, and trying again is what PostgreSQL asks for. */
 const retriedStates = new Set(["40001", "40P01"]);
 const attemptsMax = 10;
+/** Requests that may wait for a connection; what comes beyond is told at once to come back later, and costs no memory. */
+const waitingMax = 100;
 const stateOf = (error: unknown): string => (error as { code?: string }).code ?? "";
 
 export function openShop({ databaseUrl, isolation, connectionsMax }: ShopOptions): Shop {
@@ -47,12 +49,25 @@ export function openShop({ databaseUrl, isolation, connectionsMax }: ShopOptions
   pool.on("error", () => undefined);
   pool.on("connect", (connection) => connection.on("error", () => undefined));
 
-  const query = async <R>(sql: string, params: unknown[]): Promise<R[]> => (await pool.query(sql, params)).rows as R[];
+  /** @throws Error when so many already wait for a connection that one more would only wait in vain */
+  async function connect(): Promise<pg.PoolClient> {
+    if (pool.waitingCount >= waitingMax) throw new Error(`${waitingMax} requests wait for a connection already`);
+    return pool.connect();
+  }
+
+  async function query<R>(sql: string, params: unknown[]): Promise<R[]> {
+    const connection = await connect();
+    try {
+      return (await connection.query(sql, params)).rows as R[];
+    } finally {
+      connection.release();
+    }
+  }
 
   /** One transaction, tried again as long as PostgreSQL says that it only got in another's way. */
   async function transaction<T>(work: (tx: pg.PoolClient) => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt++) {
-      const tx = await pool.connect();
+      const tx = await connect();
       let committing = false;
       let broken: Error | undefined;
       try {
@@ -101,7 +116,7 @@ export function openShop({ databaseUrl, isolation, connectionsMax }: ShopOptions
   const close = () => pool.end();
 
   return {
-    ping: async () => void (await pool.query("select 1")),
+    ping: async () => void (await query("select 1", [])),
     close,
 
     openAccount: (tenant, operationId, name) =>
@@ -197,11 +212,11 @@ async function setState(tx: pg.PoolClient, tenant: string, id: number, state: Or
 /** @param entries cents by the name of the account; they sum up to zero */
 async function post(tx: pg.PoolClient, tenant: string, operationId: string, orderId: number, entries: Record<string, number>): Promise<void> {
   await tx.query(
-    `with entry as (
+    // Accounts are locked in one order everywhere, so that no two operations wait for each other.
+    `with locked as (select id, name from account where tenant_id = $1 and name = any($4::text[]) order by id for no key update),
+     entry as (
        insert into ledger_entry (tenant_id, operation_id, order_id, account_id, amount_cents)
-       select $1, $2, $3, a.id, e.cents
-       from unnest($4::text[], $5::bigint[]) as e (name, cents) join account a on a.tenant_id = $1 and a.name = e.name
-       where e.cents <> 0
+       select $1, $2, $3, a.id, e.cents from locked a join unnest($4::text[], $5::bigint[]) as e (name, cents) using (name) where e.cents <> 0
        returning account_id, amount_cents
      )
      update account a set balance_cents = a.balance_cents + entry.amount_cents from entry where a.tenant_id = $1 and a.id = entry.account_id`,

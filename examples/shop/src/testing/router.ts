@@ -21,7 +21,7 @@ interface RouterOptions {
   cell?: string;
   mischief?: (request: IncomingMessage, tenant: string) => Mischief;
   /** The tenant a request is stamped for; default: the header x-tenant. */
-  tenantOf?: (named: string) => string;
+  tenantOf?: (named: string, request: IncomingMessage) => string;
 }
 
 /** Stamps requests by their x-tenant header and sends them on, with faults by choice. Not a router: a device to break things with. */
@@ -56,7 +56,7 @@ export async function startRouter({ port, cell = "eu-1", mischief = () => "none"
     const chunks: Buffer[] = [];
     for await (const chunk of request) chunks.push(chunk as Buffer);
     const body = Buffer.concat(chunks);
-    const tenant = tenantOf(String(request.headers["x-tenant"]));
+    const tenant = tenantOf(String(request.headers["x-tenant"]), request);
     const operation = request.headers["idempotency-key"];
     router.requests++;
     if (typeof operation === "string") arrived.set(operation, (arrived.get(operation) ?? 0) + 1);
