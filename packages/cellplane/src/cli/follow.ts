@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { CellplaneError, errorKinds, fail } from "../base/errors.ts";
 import type { Client } from "../http/client.ts";
 import { getOperation } from "../workflow/api.ts";
@@ -27,10 +28,7 @@ export async function follow(call: Client["call"], id: string, { terminal, timeo
       if (operation?.state === "parked") throw fail("operation_parked", { operation: id, message: operation.waitsFor ?? operation.message });
       const leftMs = timeoutMs === null ? Infinity : timeoutMs - (performance.now() - startMs);
       if (leftMs <= 0) throw fail("wait_timed_out", { operation: id, afterMs: performance.now() - startMs });
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, Math.min(waitMs, leftMs));
-        signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
-      });
+      await sleep(Math.min(waitMs, leftMs), undefined, { signal }).catch(() => undefined);
       signal.throwIfAborted();
     }
   } finally {

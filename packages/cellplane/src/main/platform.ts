@@ -111,14 +111,17 @@ export async function startPlatform(options: PlatformOptions, log: (line: string
   }
 }
 
-/** The addresses of the last start where port 0 leaves the choice; checked to be free unless our own processes hold them. */
+/**
+ * The addresses of the last start where port 0 leaves the choice. Checked to be free, but for those that our own services
+ * have or are just taking: the keeper started them when it started.
+ */
 async function chooseAddresses(keeper: Keeper, layout: StateLayout, options: PlatformOptions): Promise<Record<"router" | "api" | "admin", Address>> {
   const kept = await keptAddresses(layout.addresses);
-  const running = new Set((await keeper.status()).filter((status) => status.process !== null).map((status) => status.name));
+  const known = new Set((await keeper.status()).map((status) => status.name));
   const choose = async (name: string, service: string, wanted: Address, purpose: string, flag: string): Promise<Address> => {
     const former = kept[name];
     const address = wanted.port === 0 && former ? former : wanted;
-    const ours = running.has(service) && former?.port === address.port;
+    const ours = known.has(service) && former?.port === address.port;
     return ours ? address : probeAddress(address, purpose, flag);
   };
   const chosen = {
