@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
+// Benches run this file compiled, from a folder of their own.
+const root = fileURLToPath(new URL("..", import.meta.url)).replace(/bench\/dist\/$/, "");
 const program = join(root, "packages/cellplane/bin/cellplane.mjs");
 
 export interface Ran {
@@ -43,7 +44,9 @@ export interface TestFleet {
   killUp(): Promise<void>;
   /** Starts `cellplane up` again on the same state. */
   startAgain(): Promise<void>;
-  /** Ctrl-C; true when every process that was kept has gone. */
+  /** Ctrl-C: everything stops, and all data stay. */
+  interrupt(): Promise<void>;
+  /** Ctrl-C and away with the data; true when every process that was kept has gone. */
   stop(): Promise<boolean>;
 }
 
@@ -108,6 +111,7 @@ export async function startFleet({ fleetFile, args = [], env = {} }: FleetOption
     pidOf,
     kill: async (service: string, signal: NodeJS.Signals = "SIGKILL") => void process.kill(await pidOf(service), signal),
     killUp: () => end("SIGKILL"),
+    interrupt: () => end("SIGINT"),
     startAgain: start,
     async stop() {
       await end("SIGINT");
