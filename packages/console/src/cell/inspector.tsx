@@ -1,4 +1,4 @@
-import { useState, type FormEvent } from "react";
+import { useEffect, useState, type FormEvent } from "react";
 import type { Cell, CellDetail } from "../../../cellplane/src/cell/model.ts";
 import { Bar } from "../draw/bar.tsx";
 import { Command } from "../draw/copy.tsx";
@@ -19,12 +19,19 @@ import { TenantList } from "../tenant/list.tsx";
 import { actionsOf, sharedRefusal, type CellAction } from "./actions.ts";
 import { usesOf } from "./load.ts";
 
+const rereadEveryMs = 10_000;
+
 /** Everything about one cell that is needed to decide what to do with it: wanted against seen, room, who lives there, what is in work. */
 export function CellInspector({ cell, rates, close }: { cell: Cell; rates: Rates | undefined; close: () => void }) {
-  const { caller } = useLive();
+  const { caller, fleet } = useLive();
   const { operations, link } = useFleet();
   const nowMs = useNow(1000);
   const detail = useReading<CellDetail>(`v1/cells/${encodeURIComponent(cell.name)}`, {}, `${cell.generation} ${cell.state} ${cell.used.tenants}`);
+  // No event tells that a cell was looked at and found as before.
+  useEffect(() => {
+    const timer = setInterval(() => fleet.reread(cell.name), rereadEveryMs);
+    return () => clearInterval(timer);
+  }, [fleet, cell.name]);
   const own = operations.filter((operation) => operation.subject === `cell/${cell.name}`);
   const actions = actionsOf(cell, { detail: detail.value, caller, isLive: link.state === "live" });
   const shared = sharedRefusal(actions);

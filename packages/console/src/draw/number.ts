@@ -30,5 +30,8 @@ export function formatAgo(ms: number): string {
   return `${Math.floor(seconds / 86_400)} d ago`;
 }
 
+/** A version that begins with a figure is told from other figures by its "v". */
+export const formatVersion = (version: string): string => (/^\d/.test(version) ? `v${version}` : version);
+
 /** "1 cell", "2 cells". */
 export const plural = (count: number, noun: string, nouns = `${noun}s`): string => `${formatCount(count)} ${count === 1 ? noun : nouns}`;

@@ -44,7 +44,7 @@ const singleReadsMax = 8;
 const pauseBetweenReadsMs = 200;
 const retryReadMs = 2000;
 const streamHeadMaxMs = 800;
-const resyncMs = 60_000;
+const resyncMs = 30_000;
 const ratesEveryMs = 2000;
 /** How far an operation is, no event tells. */
 const progressEveryMs = 2000;

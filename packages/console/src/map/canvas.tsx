@@ -2,7 +2,7 @@ import { useEffect, useLayoutEffect, useMemo, useRef, useState, type MouseEvent 
 import type { Cell } from "../../../cellplane/src/cell/model.ts";
 import { loadOf } from "../cell/load.ts";
 import { StatusWord } from "../draw/mark.tsx";
-import { dimensionWords, formatRatio, plural } from "../draw/number.ts";
+import { dimensionWords, formatRatio, formatVersion, plural } from "../draw/number.ts";
 import { shapes, statuses, statusOf, type Status } from "../draw/status.ts";
 import { usePaint, type Paint } from "../draw/paint.ts";
 import type { Colouring } from "./colour.ts";
@@ -85,7 +85,7 @@ function Tip({ cell, box, corner }: { cell: Cell; box: Box; corner: Box }) {
       <strong>{cell.name}</strong>
       <StatusWord status={statusOf(cell)} />
       <span>{load ? `${formatRatio(load.ratio)} of ${dimensionWords[load.dimension]}` : "no limit"}</span>
-      <span>{plural(cell.used.tenants ?? 0, "tenant")} · {cell.version}</span>
+      <span>{plural(cell.used.tenants ?? 0, "tenant")} · {formatVersion(cell.version)}</span>
     </div>
   );
 }

@@ -14,7 +14,7 @@ describe("C9: what needs attention", () => {
   test("worst first", () => {
     const cells = [
       cell({ name: "eu-1", drift: [{ path: "config.a" }] }), cell({ name: "eu-2", used: { tenants: 190 } }), cell({ name: "eu-3", health: brokenHealth }), cell({ name: "us-1", state: "failed" }),
-      cell({ name: "us-2", health: { ...brokenHealth, ok: true, observedAt: "2026-01-02T03:00:00.000Z" } }), cell({ name: "us-3", state: "cordoned", health: brokenHealth }),
+      cell({ name: "us-2", health: { ...brokenHealth, ok: true, observedAt: "2026-01-02T03:02:00.000Z" } }), cell({ name: "us-3", state: "cordoned", health: brokenHealth }),
     ];
     expect(said({ cells, operations: [operation({ id: "op-1", workflow: "cell.update", subject: "cell/eu-1", state: "failed", error: { code: "x", message: "not ready", fix: "" } })] })).toEqual([
       "eu-3 is down: service/app, connection refused", "us-3 is down: service/app, connection refused", "us-1 could not be made", "eu-1 cell.update failed: not ready",

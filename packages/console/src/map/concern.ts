@@ -27,8 +27,8 @@ export interface Concern {
 const order: readonly Concern["kind"][] = ["down", "failed", "operation", "full", "unseen", "drift"];
 /** From so many cells of a region with the same concern on, they are one line. */
 const groupFrom = 4;
-/** A health check is due every few seconds: after this nobody looks any more. */
-export const unseenAfterMs = 60_000;
+/** A look is noted every ten seconds, and read here every thirty: after this nobody looks any more. */
+export const unseenAfterMs = 90_000;
 
 const needsPerson: readonly RunState[] = ["failed", "undo_failed", "parked"];
 

@@ -15,7 +15,10 @@ interface Format {
   /** Up to so many cells on the map. */
   cellsMax: number;
   widthMin: number;
+  /** Without the course of the requests, which is not measured everywhere. */
   height: number;
+  /** What that course takes more. */
+  courseHeight: number;
   gap: number;
   /** A region has room for so many side by side, unless none has as many cells. */
   across: number;
@@ -23,11 +26,11 @@ interface Format {
 
 /** The fewer cells, the more each of them says. */
 const formats: readonly Format[] = [
-  { detail: "large", cellsMax: 16, widthMin: 208, height: 184, gap: 10, across: 2 },
-  { detail: "full", cellsMax: 60, widthMin: 184, height: 104, gap: 8, across: 2 },
-  { detail: "compact", cellsMax: 200, widthMin: 128, height: 60, gap: 6, across: 2 },
-  { detail: "small", cellsMax: 450, widthMin: 72, height: 34, gap: 4, across: 3 },
-  { detail: "dot", cellsMax: Infinity, widthMin: 20, height: 20, gap: 2, across: 8 },
+  { detail: "large", cellsMax: 16, widthMin: 208, height: 134, courseHeight: 50, gap: 10, across: 2 },
+  { detail: "full", cellsMax: 60, widthMin: 184, height: 82, courseHeight: 22, gap: 8, across: 2 },
+  { detail: "compact", cellsMax: 200, widthMin: 128, height: 60, courseHeight: 0, gap: 6, across: 2 },
+  { detail: "small", cellsMax: 450, widthMin: 72, height: 34, courseHeight: 0, gap: 4, across: 3 },
+  { detail: "dot", cellsMax: Infinity, widthMin: 20, height: 20, courseHeight: 0, gap: 2, across: 8 },
 ];
 
 /** Above so many cells tiles are painted on a canvas; up to it each is an element of its own. */
@@ -58,9 +61,9 @@ export interface MapLayout {
 }
 
 /** Where everything stands on a map of this width. Regions fill columns of equal width, each the shortest so far; the same input, the same picture. */
-export function layoutMap(width: number, regions: readonly RegionIn[]): MapLayout {
+export function layoutMap(width: number, regions: readonly RegionIn[], withCourse = false): MapLayout {
   const count = regions.reduce((sum, region) => sum + region.count, 0);
-  const format = formatFor(count);
+  const format = formatFor(count, withCourse);
   const across = Math.min(format.across, Math.max(1, ...regions.map((region) => region.count)));
   const columnMin = Math.max(headWidthMin, across * (format.widthMin + format.gap) - format.gap + 2 * regionPad);
   const columns = Math.max(1, Math.min(regions.length, Math.floor((width + regionGap) / (columnMin + regionGap))));
@@ -80,14 +83,14 @@ export function layoutMap(width: number, regions: readonly RegionIn[]): MapLayou
 }
 
 /** What a tile of this size has room to say: tiles of a treemap differ. */
-export function detailOf(box: Pick<Box, "width" | "height">): Detail {
-  return formats.find(({ widthMin, height }) => box.width >= widthMin * 0.94 && box.height >= height * 0.94)?.detail ?? "dot";
+export function detailOf(box: Pick<Box, "width" | "height">, withCourse = false): Detail {
+  return formats.find((format) => box.width >= format.widthMin * 0.94 && box.height >= (format.height + (withCourse ? format.courseHeight : 0)) * 0.94)?.detail ?? "dot";
 }
 
-function formatFor(count: number): Format {
+function formatFor(count: number, withCourse: boolean): Format {
   const format = formats.find(({ cellsMax }) => count <= cellsMax);
   if (!format) throw new RangeError("the last format has no upper bound");
-  return format;
+  return withCourse ? { ...format, height: format.height + format.courseHeight } : format;
 }
 
 function gridBoxes(count: number, width: number, { widthMin, height, gap }: Format): { boxes: Box[]; height: number } {

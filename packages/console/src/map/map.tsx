@@ -43,11 +43,12 @@ export function CellMap({ cells, rates, sizing, colouring, tokenOf, selected, se
     for (const cell of cells) grouped.set(cell.region, [...(grouped.get(cell.region) ?? []), cell]);
     return [...grouped].map(([region, members]) => ({ region, members }));
   }, [cells]);
+  const withCourse = rates.size > 0;
   const layout = useMemo(
-    () => layoutMap(width, regions.map(({ region, members }) => ({ region, count: members.length, weights: weightsOf(members, sizing, rates) }))),
+    () => layoutMap(width, regions.map(({ region, members }) => ({ region, count: members.length, weights: weightsOf(members, sizing, rates) })), withCourse),
     // Rates matter to the layout only when they are what sizes the tiles.
     // oxlint-disable-next-line react/exhaustive-deps
-    [width, regions, sizing, sizing === "rate" ? rates : null],
+    [width, regions, sizing, withCourse, sizing === "rate" ? rates : null],
   );
   const boxes = useMemo(() => layout.regions.flatMap((region) => region.boxes), [layout]);
   const ordered = useMemo(() => regions.flatMap(({ members }) => members), [regions]);
@@ -106,7 +107,7 @@ export function CellMap({ cells, rates, sizing, colouring, tokenOf, selected, se
                     y={y - panel.y}
                     width={width}
                     height={height}
-                    detail={sizing === "equal" ? layout.detail : detailOf(place)}
+                    detail={sizing === "equal" ? layout.detail : detailOf(place, withCourse)}
                     token={tokenOf(cell)}
                     selected={cell.name === selected}
                     reachable={cell.name === current}

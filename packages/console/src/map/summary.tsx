@@ -1,7 +1,7 @@
 import { memo } from "react";
 import type { Cell } from "../../../cellplane/src/cell/model.ts";
 import { loadOf } from "../cell/load.ts";
-import { formatCount, formatRate, formatRatio } from "../draw/number.ts";
+import { formatCount, formatRate, formatRatio, formatVersion } from "../draw/number.ts";
 import { Sparkline } from "../draw/sparkline.tsx";
 import type { Rates } from "../live/fleet.ts";
 
@@ -23,7 +23,7 @@ export const Summary = memo(function Summary({ cells, rates }: { cells: readonly
       <div><dt>tenants</dt><dd>{formatCount(tenants)}</dd></div>
       {room > 0 && <div><dt>room for</dt><dd>{formatCount(room)}</dd></div>}
       {fullest && <div><dt>fullest, {fullest.name}</dt><dd>{formatRatio(fullest.ratio)}</dd></div>}
-      <div><dt>{versions === 1 ? "version" : "versions"}</dt><dd>{versions === 1 ? cells[0]?.version : formatCount(versions)}</dd></div>
+      <div><dt>{versions === 1 ? "version" : "versions"}</dt><dd>{versions === 1 ? formatVersion(cells[0]?.version ?? "") : formatCount(versions)}</dd></div>
       {total.length > 0 && (
         <div className="summary-rate">
           <dt>requests/s</dt>

@@ -3,7 +3,7 @@ import type { Cell } from "../../../cellplane/src/cell/model.ts";
 import { loadOf, usesOf } from "../cell/load.ts";
 import { Bar } from "../draw/bar.tsx";
 import { StatusWord, Mark } from "../draw/mark.tsx";
-import { dimensionWords, formatCount, formatQuantity, formatRate, formatRatio, formatShort, plural } from "../draw/number.ts";
+import { dimensionWords, formatCount, formatQuantity, formatRate, formatRatio, formatShort, formatVersion, plural } from "../draw/number.ts";
 import { Sparkline } from "../draw/sparkline.tsx";
 import { statusOf } from "../draw/status.ts";
 import type { Rates } from "../live/fleet.ts";
@@ -76,19 +76,19 @@ export const Tile = memo(function Tile({ cell, rates, x, y, width, height, detai
       )}
       {roomy && (
         <span className="tile-rate">
-          {rates && rates.length > 1 ? (
+          {rates && rates.length > 1 && (
             <>
               <Sparkline values={rates} />
               <span className="tile-ratio">{formatRate(rates.at(-1) ?? 0)}<small>/s</small></span>
             </>
-          ) : null}
+          )}
         </span>
       )}
       {detail !== "dot" && detail !== "small" && (
         <span className="tile-foot">
           <span>{detail === "compact" ? formatShort(tenants) : formatCount(tenants)} {tenants === 1 ? "tenant" : "tenants"}</span>
           {cell.operation !== null && <span className="tile-works">in work</span>}
-          <span className="tile-version">{cell.version}</span>
+          <span className="tile-version">{formatVersion(cell.version)}</span>
         </span>
       )}
     </button>
