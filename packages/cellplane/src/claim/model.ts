@@ -17,7 +17,7 @@ export type ClaimState = (typeof claimStates)[number];
 export const ClaimKind = Name;
 
 /** Controls, and what is invisible or turns the direction of text, and spaces but for single inner ones: two values must differ to the eye, too. */
-const unseen = /^ | $|  |[\u0000-\u001f\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff]/;
+const unseen = /^ | $| {2}|(?! )\p{Z}|\p{Cc}|\p{Cf}|\p{Cs}|\p{Co}|\p{Default_Ignorable_Code_Point}/u;
 
 /** A value to claim, as its owner writes it. */
 export const ClaimValue = z.strictObject({

@@ -115,7 +115,7 @@ export function createClaimStore(events: EventSink) {
         [ids.map((id) => id.kind), ids.map((id) => id.value), owner, ttlMs],
       );
       tell(tx, "claim.reserved", tenant, ids);
-      return [...rows.map(claimOf), ...[...held.values()].filter((claim) => claim.state === "confirmed").map(({ fresh: _, ...claim }) => claim)];
+      return [...rows.map(claimOf), ...[...held.values()].filter((claim) => claim.state === "confirmed")];
     },
 
     /**

@@ -4,10 +4,10 @@ import { type Capacity, type CellSpec, dimensions, type NewCell } from "../cell/
 import { canonical } from "../cell/plan.ts";
 import { release } from "../cell/store.ts";
 import { type ClaimStore, claimsOf } from "../claim/store.ts";
-import type { Queryable, Row, Tx } from "../store/model.ts";
+import type { Queryable, Tx } from "../store/model.ts";
 import type { Store } from "../store/store.ts";
 import { type CreatedTenant, keyPlace, type Load, type NewTenant } from "../tenant/model.ts";
-import { type Admission, holdAdmission, isWord, publicTenant, type TenantRecord, type TenantRow, type TenantStore } from "../tenant/store.ts";
+import { type Admission, holdAdmission, isWord, type TenantRecord, type TenantRow, type TenantStore } from "../tenant/store.ts";
 import type { CreateTenantInput } from "../tenant/steps.ts";
 import type { Json } from "../workflow/model.ts";
 import type { PlacementPolicy } from "./model.ts";
@@ -103,7 +103,8 @@ export function createPlacementStore({ store, tenants, claims, settings, specOf,
   ): Promise<Placed[]> {
     const done: Placed[] = [];
     const refusals = new Map<string, number>();
-    for (let waiting = at.fresh, cells = at.facts.cells; waiting.length > 0; cells = await readCells(tx)) {
+    let cells = at.facts.cells;
+    for (let waiting = at.fresh; waiting.length > 0; ) {
       const board = layOut({ ...at.facts, cells: cells.map((cell) => ((refusals.get(cell.name) ?? 0) < refusalsMax ? cell : asFull(cell))) }, at.policy);
       const planned: Placed[] = [];
       for (const tenant of waiting) {
@@ -124,6 +125,7 @@ export function createPlacementStore({ store, tenants, claims, settings, specOf,
       for (const cell of new Set(refused.map(({ cell }) => cell ?? ""))) refusals.set(cell, (refusals.get(cell) ?? 0) + 1);
       done.push(...planned.filter((row) => !refused.includes(row)));
       waiting = refused.map(({ tenant }) => tenant);
+      if (waiting.length > 0) cells = await readCells(tx);
     }
     return done;
   }
@@ -262,7 +264,7 @@ const loadValues = (load: Load): number[] => [load.connections ?? 0, load.reques
 
 function createdTenant(record: TenantRecord | undefined, more: Pick<CreatedTenant, "created" | "because" | "rejected">): CreatedTenant {
   assert(record, "a tenant that was written can be read in the same transaction");
-  return { ...publicTenant(record), ...more };
+  return { ...record, ...more };
 }
 
 // ── cells ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -270,15 +272,28 @@ function createdTenant(record: TenantRecord | undefined, more: Pick<CreatedTenan
 const columnOf = { tenants: "tenants", connections: "connections", requestsPerSecond: "requests_per_second", diskBytes: "disk_bytes" } as const satisfies Record<keyof Capacity, string>;
 const columns = dimensions.map((dimension) => columnOf[dimension]);
 
+/** Read with each batch, so it is done without garbage worth mentioning. */
 async function readCells(at: Queryable): Promise<CellFacts[]> {
-  const rows = await at.query(
-    `select c.name, c.index, c.region, c.class, c.state, o.ok, t.name as "keptFor", ${columns.map((column) => `c.${column}_capacity, c.${column}_used`).join(", ")}
+  const rows = await at.query<CellRow>(
+    `select c.name, c.index, c.region, c.class, c.state, o.ok, t.name as "keptFor", ${dimensions.map((d) => `c.${columnOf[d]}_capacity as "${d}Capacity", c.${columnOf[d]}_used as "${d}Used"`).join(", ")}
        from cell c left join cell_observed o on o.cell = c.name left join tenant t on t.awaits = c.name where c.state <> 'destroyed'`,
   );
-  const capacity = (row: Row, kind: "capacity" | "used"): Capacity =>
-    Object.fromEntries(dimensions.map((dimension) => [dimension, row[`${columnOf[dimension]}_${kind}`]]).filter(([, value]) => value !== null)) as Capacity;
-  return rows.map((row) => ({ ...(row as unknown as Pick<CellFacts, "name" | "index" | "region" | "class" | "state" | "ok" | "keptFor">), capacity: capacity(row, "capacity"), used: capacity(row, "used") }));
+  return rows.map((row) => {
+    const { name, index, region, class: kind, state, ok, keptFor } = row;
+    const [capacity, used]: [Capacity, Capacity] = [{}, {}];
+    for (const dimension of dimensions) {
+      const limit = row[capacityField[dimension]];
+      if (limit !== null) capacity[dimension] = limit;
+      used[dimension] = row[usedField[dimension]];
+    }
+    return { name, index, region, class: kind, state, ok, keptFor, capacity, used };
+  });
 }
+
+type Dimension = keyof Capacity;
+type CellRow = Omit<CellFacts, "capacity" | "used"> & Record<`${Dimension}Capacity`, number | null> & Record<`${Dimension}Used`, number>;
+const fieldsOf = <K extends string>(suffix: K) => Object.fromEntries(dimensions.map((dimension) => [dimension, `${dimension}${suffix}`])) as { [D in Dimension]: `${D}${K}` };
+const [capacityField, usedField] = [fieldsOf("Capacity"), fieldsOf("Used")];
 
 /**
  * Takes arrivals onto their cells; each cell takes all that were meant for it, or none. What is checked is the row as it

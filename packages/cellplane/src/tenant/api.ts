@@ -6,12 +6,12 @@ import type { Tx } from "../store/model.ts";
 import type { Store } from "../store/store.ts";
 import type { Json } from "../workflow/model.ts";
 import { CreatedTenant, keyKinds, NewTenant, parseSelector, Tenant, TenantDetail, TenantKey, TenantPatch, tenantStates, Tier } from "./model.ts";
-import type { Admission, TenantRecord, TenantStore } from "./store.ts";
+import type { Admission, TenantStore } from "./store.ts";
 import type { DeleteTenantInput } from "./steps.ts";
 
 const OneTenant = z.object({ tenant: Name });
 
-export const TenantQuery = PageQuery.extend({
+const TenantQuery = PageQuery.extend({
   cell: Name.optional(),
   /** Where it lives, or must live while it is pending. */
   region: Name.optional(),
@@ -24,14 +24,14 @@ export const TenantQuery = PageQuery.extend({
 /** Rows of an import are judged one by one, so that one bad row does not stop the others. */
 const ImportBody = z.strictObject({ tenants: z.array(z.unknown()).min(1).max(1000) });
 
-export const ImportOutcome = z.object({
+const ImportOutcome = z.object({
   /** Null when the row does not even have a good name. */
   name: z.string().nullable(),
   outcome: z.enum(["created", "unchanged", "failed"]),
   cell: Name.nullable(),
   error: z.object({ code: z.string(), message: z.string(), fix: z.string() }).nullable(),
 });
-export type ImportOutcome = z.infer<typeof ImportOutcome>;
+type ImportOutcome = z.infer<typeof ImportOutcome>;
 
 export const listTenants = endpoint({ id: "listTenants", method: "GET", path: "/v1/tenants", role: "viewer", summary: "Lists tenants in the order of their names", query: TenantQuery, returns: page(Tenant) });
 export const getTenant = endpoint({ id: "getTenant", method: "GET", path: "/v1/tenants/{tenant}", role: "viewer", summary: "Shows a tenant with its keys, its claims and the cells it lived in", params: OneTenant, returns: TenantDetail });
@@ -61,8 +61,6 @@ export interface TenantHandlerDeps {
   /** Starts a run with the transaction. @returns its id */
   start: (tx: Tx, workflow: string, input: Json) => Promise<string>;
 }
-
-const shown = ({ cellIndex: _, awaits: __, ...tenant }: TenantRecord): Tenant => tenant;
 
 export function tenantHandlers({ store, tenants, admission, start }: TenantHandlerDeps): Handler[] {
   return [
@@ -100,9 +98,9 @@ export function tenantHandlers({ store, tenants, admission, start }: TenantHandl
       }),
     ),
 
-    handler(updateTenant, ({ params, body, ifMatch, mutate }) => mutate(async (tx) => shown(await tenants.update(tx, await tenants.hold(tx, params.tenant, ifMatch), body)))),
-    handler(suspendTenant, ({ params, ifMatch, mutate }) => mutate(async (tx) => shown(await tenants.move(tx, await tenants.hold(tx, params.tenant, ifMatch), "suspend")))),
-    handler(resumeTenant, ({ params, ifMatch, mutate }) => mutate(async (tx) => shown(await tenants.move(tx, await tenants.hold(tx, params.tenant, ifMatch), "resume")))),
+    handler(updateTenant, ({ params, body, ifMatch, mutate }) => mutate(async (tx) => await tenants.update(tx, await tenants.hold(tx, params.tenant, ifMatch), body))),
+    handler(suspendTenant, ({ params, ifMatch, mutate }) => mutate(async (tx) => await tenants.move(tx, await tenants.hold(tx, params.tenant, ifMatch), "suspend"))),
+    handler(resumeTenant, ({ params, ifMatch, mutate }) => mutate(async (tx) => await tenants.move(tx, await tenants.hold(tx, params.tenant, ifMatch), "resume"))),
 
     handler(deleteTenant, ({ params, ifMatch, mutate }) =>
       mutate(async (tx) => {
@@ -112,12 +110,12 @@ export function tenantHandlers({ store, tenants, admission, start }: TenantHandl
         const operation = await start(tx, "tenant.delete", input);
         const deleting = await tenants.move(tx, tenant, "delete", operation);
         if (tenant.state === "deleting") await tenants.engage(tx, tenant.name, operation);
-        return shown({ ...deleting, operation });
+        return { ...deleting, operation };
       }),
     ),
 
-    handler(addTenantKey, ({ params, body, ifMatch, mutate }) => mutate(async (tx) => shown(await tenants.addKey(tx, params.tenant, body, ifMatch)))),
-    handler(removeTenantKey, ({ params: { tenant, ...key }, ifMatch, mutate }) => mutate(async (tx) => shown(await tenants.removeKey(tx, await tenants.hold(tx, tenant, ifMatch), key)))),
+    handler(addTenantKey, ({ params, body, ifMatch, mutate }) => mutate(async (tx) => await tenants.addKey(tx, params.tenant, body, ifMatch))),
+    handler(removeTenantKey, ({ params: { tenant, ...key }, ifMatch, mutate }) => mutate(async (tx) => await tenants.removeKey(tx, await tenants.hold(tx, tenant, ifMatch), key))),
   ];
 }
 

@@ -1,11 +1,11 @@
 import { fail } from "../base/errors.ts";
 import type { TenantState } from "./model.ts";
 
-export const tenantEvents = ["placed", "suspend", "resume", "delete"] as const;
+const tenantEvents = ["placed", "suspend", "resume", "delete"] as const;
 export type TenantEvent = (typeof tenantEvents)[number];
 
 /** "stay": a repeat, harmless. "refuse": the caller must first do something else. */
-export const moves: Record<TenantState, Record<TenantEvent, TenantState | "stay" | "refuse">> = {
+const moves: Record<TenantState, Record<TenantEvent, TenantState | "stay" | "refuse">> = {
   pending: { placed: "active", suspend: "refuse", resume: "refuse", delete: "deleting" },
   active: { placed: "stay", suspend: "suspended", resume: "stay", delete: "deleting" },
   suspended: { placed: "stay", suspend: "stay", resume: "active", delete: "deleting" },

@@ -107,7 +107,7 @@ export const TenantPatch = z.strictObject({
 });
 export type TenantPatch = z.infer<typeof TenantPatch>;
 
-export const placementRoles = ["home", "standby", "arriving", "leaving"] as const;
+const placementRoles = ["home", "standby", "arriving", "leaving"] as const;
 
 /** A stay of a tenant in a cell. */
 export const Placement = z.object({

@@ -25,7 +25,7 @@ export type DeleteTenantInput = z.infer<typeof DeleteTenantInput>;
 /** Requests that were in a cell when the route went may still write for as long as a cell lets one run. */
 const settleMs = 1000;
 
-export const tenantLock = (tenant: string): Lock => ({ name: `tenant/${tenant}`, slots: 1 });
+const tenantLock = (tenant: string): Lock => ({ name: `tenant/${tenant}`, slots: 1 });
 
 export function tenantWorkflows({ store, tenants, claims, admission, eraser }: TenantWorkflowDeps): Workflow[] {
   /** Only for tenants whose cell must be made first; all others have their home when the call that creates them returns. */

@@ -75,8 +75,6 @@ function loadOf(row: Row): Load {
   return load;
 }
 
-export const publicTenant = ({ cellIndex: _, awaits: __, ...tenant }: TenantRecord): Tenant => tenant;
-
 export type TenantStore = ReturnType<typeof createTenantStore>;
 
 export function createTenantStore({ routes, events }: { routes: RoutePublisher; events: EventSink }) {
@@ -140,7 +138,7 @@ export function createTenantStore({ routes, events }: { routes: RoutePublisher; 
         "select cell, role, epoch, since, until, because from placement where tenant = $1 order by epoch desc, role", [name],
       );
       return {
-        ...publicTenant(tenant),
+        ...tenant,
         placements: placements.map((stay) => ({ ...stay, since: stay.since.toISOString(), until: stay.until?.toISOString() ?? null })),
         claims: await claimsOf(at, name),
       };
@@ -160,7 +158,7 @@ export function createTenantStore({ routes, events }: { routes: RoutePublisher; 
         else if (label.op === "!=") where.push(`not t.labels @> ${p({ [label.key]: label.value })}`);
         else where.push(`${label.op === "absent" ? "not " : ""}t.labels ? ${p(label.key)}`);
       }
-      return (await at.query(`${select} where ${where.join(" and ")} order by t.name limit ${p(filter.limit)}`, params)).map((row) => publicTenant(tenantOf(row)));
+      return (await at.query(`${select} where ${where.join(" and ")} order by t.name limit ${p(filter.limit)}`, params)).map(tenantOf);
     },
 
     /** What stands in the way of new tenants: names and keys that are there, and the epochs of names that were used before. */
