@@ -9,7 +9,7 @@ import type { Operation } from "../../packages/cellplane/src/workflow/model.ts";
 import { cell } from "../../packages/console/src/testing/cell.ts";
 
 /** The strictest policy the console runs under: nothing inline, nothing from elsewhere, no strings made into scripts. */
-export const contentPolicy =
+const contentPolicy =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
 const contentTypes: Record<string, string> = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
 

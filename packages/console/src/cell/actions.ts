@@ -36,7 +36,7 @@ export function actionsOf(cell: Cell, { detail, caller, isLive }: { detail: Cell
   return verbs.map((verb) => ({
     verb,
     effect: effects[verb],
-    command: `cellplane cell ${verb} ${cell.name}${verb === "update" ? " --set version=…" : ""}`,
+    command: `cellplane cell ${verb} ${cell.name}${verb === "update" ? " --set version=NEXT" : ""}`,
     refusal: refusalOf(verb),
     here: verb === "cordon" || verb === "uncordon",
   }));

@@ -28,7 +28,7 @@ const order: readonly Concern["kind"][] = ["down", "failed", "operation", "full"
 /** From so many cells of a region with the same concern on, they are one line. */
 const groupFrom = 4;
 /** A look is noted every ten seconds, and read here every thirty: after this nobody looks any more. */
-export const unseenAfterMs = 90_000;
+const unseenAfterMs = 90_000;
 
 const needsPerson: readonly RunState[] = ["failed", "undo_failed", "parked"];
 

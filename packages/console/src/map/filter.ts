@@ -12,7 +12,7 @@ const fields: Record<string, (cell: Cell) => string> = {
   class: (cell) => cell.class,
   blueprint: (cell) => cell.blueprint,
 };
-export const filterFields: readonly string[] = [...Object.keys(fields), "load", "label", "drift"];
+const filterFields: readonly string[] = [...Object.keys(fields), "load", "label", "drift"];
 
 export type Matches = (cell: Cell) => boolean;
 

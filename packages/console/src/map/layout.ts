@@ -7,7 +7,7 @@ export interface Box {
 }
 
 /** How much a tile has room to say, most first: everything with its course · everything · name and load · name · its shape alone. */
-export const details = ["large", "full", "compact", "small", "dot"] as const;
+const details = ["large", "full", "compact", "small", "dot"] as const;
 export type Detail = (typeof details)[number];
 
 interface Format {
@@ -35,7 +35,7 @@ const formats: readonly Format[] = [
 
 /** Above so many cells tiles are painted on a canvas; up to it each is an element of its own. */
 export const elementsMax = 200;
-export const regionGap = 14;
+const regionGap = 14;
 export const regionHead = 44;
 export const regionPad = 12;
 /** A region's head needs so much. */
@@ -48,7 +48,7 @@ export interface RegionIn {
   count: number;
 }
 
-export interface RegionOut extends Box {
+interface RegionOut extends Box {
   region: string;
   /** One for each cell, in the order given, measured from the map's corner. */
   boxes: readonly Box[];

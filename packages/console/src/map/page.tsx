@@ -3,14 +3,13 @@ import type { Cell } from "../../../cellplane/src/cell/model.ts";
 import { CellInspector } from "../cell/inspector.tsx";
 import { Command } from "../draw/copy.tsx";
 import { Icon } from "../draw/icon.tsx";
-import { plural } from "../draw/number.ts";
 import { ProblemNote } from "../draw/problem.tsx";
 import { useNow } from "../live/clock.ts";
 import { useFleet, useLive } from "../live/live.tsx";
 import { FleetInspector } from "../operation/inspector.tsx";
 import { PageHead } from "../shell/head.tsx";
 import { useKeys } from "../shell/keys.ts";
-import type { PageProps } from "../shell/pages.ts";
+import type { PageProps } from "../shell/location.ts";
 import { Attention } from "./attention.tsx";
 import { concernsOf } from "./concern.ts";
 import { colourings, shade, type Colouring } from "./colour.ts";
@@ -148,5 +147,3 @@ function Empty() {
     </section>
   );
 }
-
-export const cellsAndRegions = (cells: readonly Cell[]): string => `${plural(cells.length, "cell")} in ${plural(new Set(cells.map((cell) => cell.region)).size, "region")}`;

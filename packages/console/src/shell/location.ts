@@ -2,7 +2,14 @@ import { useCallback, useSyncExternalStore } from "react";
 import { formatAddress, parseAddress, type Address } from "./address.ts";
 
 /** Typing replaces the entry in the history; what a person would want to come back from (a selection, another page) adds one. */
-export type Go = (change: Readonly<Record<string, string>>, how?: "add" | "replace") => void;
+type Go = (change: Readonly<Record<string, string>>, how?: "add" | "replace") => void;
+
+/** What every page is given. */
+export interface PageProps {
+  /** Its parameters in the URL. */
+  search: Readonly<Record<string, string>>;
+  go: Go;
+}
 
 const subscribe = (changed: () => void): (() => void) => {
   addEventListener("hashchange", changed);
