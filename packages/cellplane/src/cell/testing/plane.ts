@@ -53,14 +53,14 @@ export async function openPlane({ more = () => [] }: { more?: (plane: Plane) => 
     do: async (workflow: string, input: unknown): Promise<Operation> => engine.wait(await start(workflow, input)),
     create: async (spec: CellSpec): Promise<Operation> => plane.do("cell.create", createInput(spec)),
     update: async (spec: CellSpec, overwriteDrift = false): Promise<Operation> => plane.do("cell.update", updateInput(spec, overwriteDrift)),
+    createInput,
     updateInput,
     /** What routers were told of a cell; undefined: nothing, or that it is gone. */
     route: async (cell: string) => (await store.query<{ index: number; endpoint: string | null; state: string }>("select index, endpoint, state from route_cell where cell = $1", [cell]))[0],
     events: (cell: string) => store.query<{ kind: string; data: Record<string, Json> }>("select kind, data from event where subject = $1 order by id", [`cell/${cell}`]),
   };
   workflows.push(...more(plane));
-  engine.run(workflows);
-  return plane;
+  return { ...plane, runner: engine.run(workflows) };
 }
 export interface Plane {
   store: Awaited<ReturnType<typeof openEngine>>["store"];
