@@ -106,7 +106,7 @@ describe("claims", () => {
     expect(await table()).toEqual(["login:coming a reserved", "login:kept a confirmed", "login:late a confirmed", "login:new a confirmed", "login:theirs b reserved"]);
   });
 
-  test("C1: a tenant that is created takes over what it had reserved, and a free claim only once", async () => {
+  test("C7: a tenant that is created takes over what it had reserved, and a free claim only once", async () => {
     await reserve("c", "signup-7", [login("cat")]);
     const outcomes = await Promise.all(["c", "d", "e"].map((name) => fleet.create({ name, claims: [login("cat"), login("Cat")] }).then(() => "created", codeOf)));
     expect(outcomes).toEqual(["created", "claim_taken", "claim_taken"]);
