@@ -244,6 +244,23 @@ describe("waiting", () => {
     expect((await listOperations(engine.store, { parent: id })).items).toHaveLength(30);
   });
 
+  test("W11: a parent is not forgotten when its children have ended before it waits for them", async () => {
+    const child = flow("quick child", [{ name: "a", run: async () => undefined }]);
+    let tries = 0;
+    const parent = flow("slow parent", [{ name: "fan out", run: async ({ child, operation }) => {
+      const id = await child("quick child", "1", {});
+      if (tries++ > 0) return done();
+      await until("the child has ended", async () => (await operation(id)).finishedAt !== null);
+      // Whoever would wake the parent has come and gone.
+      await sleep(50);
+      return { kind: "children", runIds: [id] };
+    } }]);
+    engine.run([parent, child]);
+    const startedMs = performance.now();
+    expect((await engine.wait(await engine.start(parent, {}))).state).toBe("succeeded");
+    expect(performance.now() - startedMs).toBeLessThan(2000);
+  });
+
   test("W6, W11: a cancelled parent cancels its children and waits for them before it takes back its own", async () => {
     const trail: string[] = [];
     const child = flow("slow child", [{ name: "a", run: ({ signal }) => never(signal), undo: async () => {

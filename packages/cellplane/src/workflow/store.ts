@@ -215,6 +215,7 @@ export async function record(db: Queryable, worker: number, writings: Writing[],
                             when held.to_state <> i.state or (i.awaits = 'signal' and r.signals_seen > i.signals_seen) then clock_timestamp()
                             else clock_timestamp() + i.due_ms * interval '1 ms' end,
               awaits = case when held.to_state = i.state then i.awaits end, awaited = i.awaited,
+              locked = r.locked and held.to_state not in (${final}),
               waits_for = case when held.to_state = i.state then i.waits_for end,
               error = case when i.error is not null then i.error when held.to_state = 'undoing' and r.state = 'running' then $3 else r.error end,
               result = coalesce(i.result, r.result), ratio = coalesce(i.ratio, r.ratio),
@@ -353,8 +354,8 @@ export type LockAnswer = { kind: "locked"; epoch: number } | { kind: "queued"; l
  */
 export async function takeLocks(tx: Tx, worker: number, run: HeldRun): Promise<LockAnswer> {
   await guard(tx, run.locks.map((lock) => lock.name));
-  const [blocked] = await tx.query<{ ordinality: number; holders: string[] }>(
-    `with me as (select id, seq from run where id = $1),
+  const [taken] = await tx.query<{ epoch: number | null; blocked: number | null; holders: string[] }>(
+    `with me as (select id, seq from run where id = $1 and owner = $4 and epoch = $5 for no key update),
      wanted as (
        select w.*, exists (select from run_lock l where l.name = w.name and l.run = $1) as mine,
               (select min(s) from generate_series(1, w.slots) s where not exists (select from run_lock l where l.name = w.name and l.slot = s)) as slot,
@@ -364,25 +365,24 @@ export async function takeLocks(tx: Tx, worker: number, run: HeldRun): Promise<L
      blocked as (select * from wanted where not mine and (slot is null or before >= slots) order by ordinality limit 1),
      taken as (
        insert into run_lock (name, slot, run) select w.name, w.slot, $1 from wanted w
-        where not w.mine and w.ordinality < coalesce((select ordinality from blocked), 2147483647))
-     select b.ordinality, array(select l.run from run_lock l where l.name = b.name order by l.slot limit 3) as holders from blocked b`,
-    [run.id, run.locks.map((lock) => lock.name), run.locks.map((lock) => lock.slots)],
+        where not w.mine and w.ordinality < coalesce((select ordinality from blocked), 2147483647)),
+     locked as (
+       update run r set locked = true, awaits = null, begun = r.begun or r.state = 'running', epoch = nextval('run_epoch')
+         from me where r.id = me.id and not exists (select from blocked) returning r.epoch)
+     select (select epoch from locked) as epoch, b.ordinality as blocked, array(select l.run from run_lock l where l.name = b.name order by l.slot limit 3) as holders
+       from (select) as one left join blocked b on true`,
+    [run.id, run.locks.map((lock) => lock.name), run.locks.map((lock) => lock.slots), worker, run.epoch],
   );
-  const lock = blocked && run.locks[blocked.ordinality - 1];
-  if (lock) return { kind: "queued", lock, holders: blocked.holders.length > 0 ? blocked.holders : ["runs before it"] };
-  const [locked] = await tx.query<{ epoch: number }>(
-    `update run set locked = true, awaits = null, begun = begun or state = 'running', epoch = nextval('run_epoch')
-      where id = $1 and owner = $2 and epoch = $3 returning epoch`,
-    [run.id, worker, run.epoch],
-  );
-  return locked ? { kind: "locked", epoch: locked.epoch } : { kind: "fenced" };
+  assert(taken, "a left join has a row");
+  if (taken.epoch !== null) return { kind: "locked", epoch: taken.epoch };
+  const lock = taken.blocked === null ? undefined : run.locks[taken.blocked - 1];
+  return lock ? { kind: "queued", lock, holders: taken.holders.length > 0 ? taken.holders : ["runs before it"] } : { kind: "fenced" };
 }
 
 /** Frees what these runs hold, and wakes as many of those who wait as there are slots. The names must be guarded. */
 async function unlock(tx: Tx, runs: string[]): Promise<void> {
   if (runs.length === 0) return;
   const freed = await tx.query<{ name: string }>("delete from run_lock where run = any($1) returning name", [runs]);
-  await tx.query("update run set locked = false, awaits = null where id = any($1)", [runs]);
   await wakeQueues(tx, freed.map(({ name }) => name));
 }
 
@@ -439,7 +439,7 @@ async function ask(tx: Tx, id: string, verb: Verb): Promise<Operation> {
     await tx.query(
       `with moved as (
          update run set state = $2, due_at = case when $2 in ('pending', 'undoing') then clock_timestamp() end, finished_at = case when $3 then clock_timestamp() end,
-                asked = null, awaits = null, waits_for = null, failures = 0, crashes = 0,
+                asked = null, awaits = null, waits_for = null, failures = 0, crashes = 0, locked = locked and not $3,
                 error = case when state = 'parked' and $2 = 'pending' then null else coalesce($4, error) end
           where id = $1 returning id, state),
        line as (insert into run_log (run, message) select id, $5 from moved)
