@@ -25,8 +25,7 @@ const CellUpdate = z.strictObject({
 const CellUpdating = z.object({ ...Cell.shape, changes: z.array(FieldChange), restarts: z.boolean() });
 
 /** A cell as its engine shows it now. */
-export const CellLook = z.object({ cell: Name, driver: z.string(), spec: CellSpec, observed: Observed, checks: z.array(HealthCheck) });
-export type CellLook = z.infer<typeof CellLook>;
+const CellLook = z.object({ cell: Name, driver: z.string(), spec: CellSpec, observed: Observed, checks: z.array(HealthCheck) });
 
 const CellQuery = PageQuery.extend({ state: z.enum(cellStates).optional(), region: Name.optional(), blueprint: Name.optional() });
 const flagOf = (fallback: boolean) => z.stringbool().default(fallback);
@@ -56,7 +55,10 @@ export interface CellHandlerDeps {
 }
 
 /** What a cell is to those who may not see everything of it. */
-const shown = ({ spec: _, ...cell }: CellRecord): Cell => cell;
+function shown(record: CellRecord): Cell {
+  const { spec: _, ...cell } = record;
+  return cell;
+}
 
 export function cellHandlers({ cells, driver, specOf, start }: CellHandlerDeps): Handler[] {
   async function need(name: string, at?: Queryable): Promise<CellRecord> {

@@ -41,10 +41,10 @@ export function overridesOf(pairs: Record<string, string>): Overrides {
   const overrides: Overrides = {};
   for (const [path, text] of Object.entries(pairs)) {
     const keys = path.split(".");
+    if (keys.some((key) => key === "" || key === "__proto__")) throw fail("bad_usage", { command: "cell", why: `${path} is no path of a field` });
     const last = keys.pop() ?? "";
     let at: Record<string, unknown> = overrides;
     for (const key of keys) {
-      if (key === "__proto__" || key === "") throw fail("bad_usage", { command: "cell", why: `${path} is no path of a field` });
       const next = Object.hasOwn(at, key) ? at[key] : {};
       if (typeof next !== "object" || next === null) throw fail("bad_usage", { command: "cell", why: `${path} lies within a field that is set as a whole` });
       at[key] = next;

@@ -57,7 +57,7 @@ const drainIntervalMs = 2000;
 /** Longer than the slowest readiness that a blueprint may allow (ten minutes). */
 const engineTimeoutMs = 15 * 60_000;
 
-export const cellLock = (cell: string): Lock => ({ name: `cell/${cell}`, slots: 1 });
+const cellLock = (cell: string): Lock => ({ name: `cell/${cell}`, slots: 1 });
 
 export function cellWorkflows(deps: CellDeps): Workflow[] {
   const { cells, store, routes, cellsAtOnce = 4, healthGraceMs = 15_000 } = deps;

@@ -68,10 +68,11 @@ export function registerFleet(cli: Cli): void {
       // Applied by its hash: what was shown is what is done, or nothing is.
       const answer = await call(applyFleetFile, { body: { ...body, hash: plan.hash } });
       if (flags.detailedExitcode && !changesNothing(plan)) exitWith(2);
-      return answer;
+      return { ...answer, applied: answer.operation === null };
     },
     operation: (answer) => answer.operation,
-    text: ({ operation, plan }) => (operation === null ? "Nothing to do." : `Fleet ${plan.fleet} is being applied: operation ${operation}`),
+    after: async (_, answer) => ({ ...answer, applied: true }),
+    text: ({ plan, operation, applied }) => (applied ? `Fleet ${plan.fleet} is as the file says.` : `Fleet ${plan.fleet} is being applied: cellplane operation watch ${operation}`),
   });
 
   const fleet = cli.noun("fleet");
