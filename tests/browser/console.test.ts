@@ -86,6 +86,8 @@ describe("coming in", () => {
   test("C5: the token in the link is taken out of the URL, and outlives a reload with the rest of it", async () => {
     smallFleet();
     await page.goto(plane.link);
+    await tile("eu-1").waitFor();
+    expect(page.url()).toBe(`${plane.origin}/console/#/map`);
     await tile("eu-1").click();
     expect(page.url()).toBe(`${plane.origin}/console/#/map?cell=eu-1`);
     await page.getByRole("searchbox").fill("region:eu");
