@@ -7,6 +7,8 @@ import type { Terminal } from "./command.ts";
 
 export interface FollowOptions {
   terminal: Terminal;
+  /** This command has started it, so that it is there, whether or not the control plane answers at first. */
+  started: boolean;
   /** Null: as long as it takes. */
   timeoutMs: number | null;
   signal: AbortSignal;
@@ -16,14 +18,16 @@ export interface FollowOptions {
  * Shows an operation's progress until it is final. It runs on the server, whatever becomes of this process.
  * @throws CellplaneError operation_failed, operation_refused, operation_undone, operation_parked, wait_timed_out
  */
-export async function follow(call: Client["call"], id: string, { terminal, timeoutMs, signal }: FollowOptions): Promise<Operation> {
+export async function follow(call: Client["call"], id: string, { terminal, started, timeoutMs, signal }: FollowOptions): Promise<Operation> {
   const progress = terminal.progress(id);
   const startMs = performance.now();
   let operation: Operation | null = null;
+  let known = started;
   try {
     // Short at first, since many operations are; then once a second.
     for (let waitMs = 50; ; waitMs = Math.min(waitMs * 1.5, 1000)) {
-      operation = await look(call, id, signal, progress.update);
+      operation = await look(call, id, known, signal, progress.update);
+      known = true;
       if (operation && isFinal(operation.state)) break;
       if (operation?.state === "parked") throw fail("operation_parked", { operation: id, message: operation.waitsFor ?? operation.message });
       const leftMs = timeoutMs === null ? Infinity : timeoutMs - (performance.now() - startMs);
@@ -37,14 +41,14 @@ export async function follow(call: Client["call"], id: string, { terminal, timeo
   return verdict(operation);
 }
 
-/** Null while the control plane is away: the operation goes on when it is back. */
-async function look(call: Client["call"], id: string, signal: AbortSignal, update: (ratio: number | null, message: string) => void): Promise<Operation | null> {
+/** Null while the control plane is away: a known operation goes on when it is back. */
+async function look(call: Client["call"], id: string, known: boolean, signal: AbortSignal, update: (ratio: number | null, message: string) => void): Promise<Operation | null> {
   try {
     const operation = await call(getOperation, { params: { operation: id } }, { signal });
     update(operation.ratio, operation.state === "running" ? operation.message : `${operation.state} ${operation.waitsFor ?? operation.message}`);
     return operation;
   } catch (error) {
-    if (!(error instanceof CellplaneError) || error.kind.http !== 503) throw error;
+    if (!known || !(error instanceof CellplaneError) || error.kind.http !== 503) throw error;
     update(null, `${error.message}; waiting for it`);
     return null;
   }

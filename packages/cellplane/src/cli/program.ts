@@ -225,7 +225,7 @@ async function runVerb(verb: AnyVerb, path: string, args: Values, values: Values
       args: args as never, flags: flags as never, call,
       pages: (e, input) => connect().pages(e, input),
       events: (query) => connect().events({ signal: interrupted.signal, ...query }),
-      follow: (id) => follow(call, id, { terminal, timeoutMs: (values["timeout"] as number | undefined) ?? null, signal: interrupted.signal }),
+      follow: (id) => follow(call, id, { terminal, started: mutations > 0, timeoutMs: (values["timeout"] as number | undefined) ?? null, signal: interrupted.signal }),
       terminal, signal: interrupted.signal, dryRun: dry,
       exitWith: (ended) => (code = ended),
     };
@@ -240,7 +240,7 @@ async function runVerb(verb: AnyVerb, path: string, args: Values, values: Values
   let answer: unknown;
   try {
     const at = invocation(dryRun);
-    if (verb.confirm && !dryRun && values["yes"] !== true) await confirm(verb.confirm(at), terminal, io);
+    if (verb.confirm && !dryRun && values["yes"] !== true) await confirm(verb.confirm(at), terminal, io, interrupted.signal);
     if (values["diff"] === true) await showDifferences(verb, invocation(true), terminal);
     answer = await verb.run(at);
     following = !dryRun && values["wait"] === true ? (verb.operation?.(answer as never) ?? null) : null;
@@ -283,8 +283,8 @@ async function showDifferences(verb: AnyVerb, dry: Invocation<never, never>, ter
 
 const paint = (line: string): string => (line.startsWith("+") ? `\x1b[32m${line}\x1b[39m` : line.startsWith("-") ? `\x1b[31m${line}\x1b[39m` : line);
 
-async function confirm(name: string, terminal: Terminal, io: Io): Promise<void> {
+async function confirm(name: string, terminal: Terminal, io: Io, signal: AbortSignal): Promise<void> {
   if (!terminal.interactive) throw fail("not_confirmed", { name, why: "nobody is there to ask" });
-  const typed = await ask(io, `This cannot be taken back. Type ${name} to go on: `);
+  const typed = await ask(io, `This cannot be taken back. Type ${name} to go on: `, signal);
   if (typed.trim() !== name) throw fail("not_confirmed", { name, why: "another name was typed" });
 }

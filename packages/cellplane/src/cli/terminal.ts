@@ -1,4 +1,4 @@
-import { createInterface } from "node:readline/promises";
+import { createInterface } from "node:readline";
 import type { Progress, Terminal } from "./command.ts";
 import { printable } from "./failure.ts";
 
@@ -82,10 +82,14 @@ function spacedLines(note: (line: string) => void, title: string): Progress {
 }
 
 /** One line of an answer; "" when the input ends. */
-export async function ask(io: Io, question: string): Promise<string> {
-  const lines = createInterface({ input: io.stdin, output: io.stderr as NodeJS.WriteStream });
+export async function ask(io: Io, question: string, signal: AbortSignal): Promise<string> {
+  io.stderr.write(question);
+  const lines = createInterface({ input: io.stdin, terminal: false });
   try {
-    return await Promise.race([lines.question(question), new Promise<string>((resolve) => lines.once("close", () => resolve("")))]);
+    return await Promise.race([
+      new Promise<string>((resolve) => lines.once("line", resolve).once("close", () => resolve(""))),
+      new Promise<never>((_, reject) => signal.addEventListener("abort", () => reject(new Error("interrupted")), { once: true })),
+    ]);
   } finally {
     lines.close();
   }
