@@ -38,7 +38,7 @@ export class Body {
 
   begin(kind: BodyKind, length = 0): void {
     this.kind = kind;
-    this.#left = length;
+    this.#left = kind === "length" ? length : 0;
     this.#state = size;
     this.#digits = 0;
     this.#spent = 0;

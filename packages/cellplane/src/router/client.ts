@@ -40,6 +40,7 @@ const pendingBytesMax = 64 * 1024;
 /** Up to here head and body go out as one string, which costs one system call and no copy that lives on. */
 const stringBytesMax = 16 * 1024;
 const lingerMs = 2000;
+const halfCloseMs = 100;
 
 /** Bytes that outlive the call; the buffer they came in is read into again. */
 const kept = (bytes: Buffer, start: number, end: number): string | Buffer => (end - start <= stringBytesMax ? bytes.toString("latin1", start, end) : Buffer.from(bytes.subarray(start, end)));
@@ -235,8 +236,8 @@ export class Client implements Exchange, Waiting {
     this.#close = true;
     if (this.#phase === "idle" || this.#phase === "head") this.shut();
     else if (this.#phase === "tunnel") this.#connection?.socket.end();
-    // A body that will never be whole.
-    else if (this.#phase !== "closing" && !this.#body.done) this.#socket.destroy();
+    // A body that will never be whole; or a client that has left. One that closes right behind its request may only have said all it had to say.
+    else if (this.#phase !== "closing" && (!this.#body.done || performance.now() - this.#startedMs > halfCloseMs)) this.destroy();
   }
 
   #gone(): void {
@@ -421,7 +422,8 @@ export class Client implements Exchange, Waiting {
     if (this.#status !== 0) {
       // Half an answer: only a broken connection tells the client so.
       this.#endRequest();
-      return this.destroy();
+      this.#phase = "closing";
+      return void this.#socket.resetAndDestroy();
     }
     if (kind === "cell_dropped" && reused && this.#repeatable && !this.#redialled && pool) {
       this.#redialled = true;

@@ -50,8 +50,8 @@ export async function testCell(name: string, index: number, handle?: (request: I
       const body = Buffer.concat(chunks).toString("latin1");
       cell.seen.push({ cell: name, method: request.method ?? "", url: request.url ?? "", headers: request.headers, raw: request.rawHeaders, body });
       if (handle?.(request, response, body) === true) return;
-      response.setHeader("x-cell", name);
-      response.end(`${name}:${request.method}:${request.url}:${body.length}`);
+      const answer = `${name}:${request.method}:${request.url}:${body.length}`;
+      response.writeHead(200, { "x-cell": name, "content-length": answer.length }).end(answer);
     });
   });
   await new Promise<void>((resolve) => cell.server.listen(0, "127.0.0.1", resolve));
