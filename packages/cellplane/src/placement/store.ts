@@ -7,7 +7,7 @@ import { type ClaimStore, claimsOf } from "../claim/store.ts";
 import type { Queryable, Tx } from "../store/model.ts";
 import type { Store } from "../store/store.ts";
 import { type CreatedTenant, keyPlace, type Load, type NewTenant } from "../tenant/model.ts";
-import { type Admission, holdAdmission, isWord, type TenantRecord, type TenantRow, type TenantStore } from "../tenant/store.ts";
+import { type Admission, holdAdmission, isWord, loadValues, type TenantRecord, type TenantRow, type TenantStore } from "../tenant/store.ts";
 import type { CreateTenantInput } from "../tenant/steps.ts";
 import type { Json } from "../workflow/model.ts";
 import type { PlacementPolicy } from "./model.ts";
@@ -259,8 +259,6 @@ function isSame(there: TenantRecord, wanted: NewTenant): boolean {
 const comparable = ({ tier, region, dedicated, labels, load, keys }: Pick<NewTenant, "tier" | "region" | "dedicated" | "labels" | "load" | "keys">) => ({
   tier, region, dedicated, labels, load: loadValues(load), keys: keys.map((key) => `${key.kind} ${key.value}`).sort(),
 });
-
-const loadValues = (load: Load): number[] => [load.connections ?? 0, load.requestsPerSecond ?? 0, load.diskBytes ?? 0];
 
 function createdTenant(record: TenantRecord | undefined, more: Pick<CreatedTenant, "created" | "because" | "rejected">): CreatedTenant {
   assert(record, "a tenant that was written can be read in the same transaction");

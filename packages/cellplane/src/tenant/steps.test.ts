@@ -5,7 +5,7 @@ import type { CreateCellInput } from "../cell/steps.ts";
 import { type TestFleet, testFleet } from "../placement/testing/fleet.ts";
 import { type Operation, type Workflow, workflow } from "../workflow/model.ts";
 import { createRunner } from "../workflow/runner.ts";
-import { getOperation } from "../workflow/store.ts";
+import { getOperation, retryRun } from "../workflow/store.ts";
 import type { CreatedTenant, Tenant, TenantDetail } from "./model.ts";
 
 let fleet: TestFleet;
@@ -75,6 +75,15 @@ describe("a tenant with a cell of its own", () => {
     const deleting = await remove("a");
     expect((await ended(deleting.operation)).state).toBe("succeeded");
     expect(await tenant("a")).toMatchObject({ code: "not_found" });
+  });
+
+  test("P7: after a person has made the cell, the parked operation is retried and the tenant has its home", async () => {
+    await open([], { strategy: "cell-per-tenant", blueprint: "app" }, [makeCell({ broken: true })]);
+    const { operation } = await create({ name: "a", region: "us" });
+    await ended(operation);
+    await fleet.addCell({ name: "only-a", region: "us", class: "dedicated" });
+    await fleet.store.transaction((tx) => retryRun(tx, operation ?? ""));
+    expect(await until(() => tenant("a"), ({ state }) => state === "active")).toMatchObject({ state: "active", cell: "only-a", operation: null });
   });
 });
 

@@ -43,12 +43,14 @@ export function tenantWorkflows({ store, tenants, claims, admission, eraser }: T
           const runId = await child("cell.create", "cell", input.cell as unknown as Json);
           const made = await operation(runId);
           if (!isFinal(made.state)) return { kind: "children", runIds: [runId] };
-          if (made.state === "succeeded") return { kind: "done" };
-          return { kind: "park", reason: `${input.cell.spec.cell} could not be made: ${made.error?.message ?? made.state} (operation ${runId})` };
+          // After a failure a person may make the cell and have this step tried again.
+          if (made.state === "succeeded" || (await tenants.isHomeReady(store, input.cell.spec.cell))) return { kind: "done" };
+          const { cell, region, blueprint } = input.cell.spec;
+          return { kind: "park", reason: `${cell} could not be made: ${made.error?.message ?? made.state} (${runId}). Make it (cell create ${cell} --region ${region} --blueprint ${blueprint} --set class=dedicated) and retry, or delete the tenant` };
         },
       },
       // Counted in, given its epoch and published in the transaction that records this step.
-      { name: "place", tx: async ({ input }, tx) => void (await admission.settle(tx, input.tenant)) },
+      { name: "place", whenExhausted: "park", tx: async ({ input }, tx) => void (await admission.settle(tx, input.tenant)) },
     ],
   };
 

@@ -1,3 +1,4 @@
+import { assert } from "../base/assert.ts";
 import { fail } from "../base/errors.ts";
 import { release } from "../cell/store.ts";
 import { claimsOf } from "../claim/store.ts";
@@ -48,10 +49,11 @@ export interface TenantFilter {
 
 // One at a time over the whole fleet: whoever gives out names, words and room. A batch is short, so this costs little, and
 // leaves nothing to deadlock with. A process that is stopped in the middle of it must not stop the others for long.
-const admissionSql = `select pg_advisory_xact_lock(${0x63656c32}), set_config('idle_in_transaction_session_timeout', '10s', true)`;
+const admissionLockKey = 0x61646d69;
+const admissionSql = "select pg_advisory_xact_lock($1), set_config('idle_in_transaction_session_timeout', '10s', true)";
 
 /** From here to the end of the transaction nobody else gives out names, keys that could be names, or room for arrivals. */
-export const holdAdmission = async (tx: Tx): Promise<void> => void (await tx.query(admissionSql));
+export const holdAdmission = async (tx: Tx): Promise<void> => void (await tx.query(admissionSql, [admissionLockKey]));
 
 const select = `
   select t.name, t.tier, t.region, t.dedicated, t.labels, t.state, t.cell, t.awaits, t.epoch, t.generation, t.operation, t.created_at,
@@ -68,11 +70,8 @@ const tenantOf = (row: Row): TenantRecord => ({
 
 /** What is not counted is left out, as it was in the request. */
 function loadOf(row: Row): Load {
-  const load: Load = {};
-  if (row["connections"] !== 0) load.connections = row["connections"] as number;
-  if (row["requests_per_second"] !== 0) load.requestsPerSecond = row["requests_per_second"] as number;
-  if (row["disk_bytes"] !== 0) load.diskBytes = row["disk_bytes"] as number;
-  return load;
+  const amounts = loadDimensions.map((dimension, i) => [dimension, row[columns[i] ?? ""]] as const);
+  return Object.fromEntries(amounts.filter(([, amount]) => amount !== 0)) as Load;
 }
 
 export type TenantStore = ReturnType<typeof createTenantStore>;
@@ -99,8 +98,9 @@ export function createTenantStore({ routes, events }: { routes: RoutePublisher; 
 
   /** Reads it and holds its row until the transaction ends. @throws CellplaneError not_found, generation_stale */
   async function hold(tx: Tx, name: string, expected: number | null = null): Promise<TenantRecord> {
-    const [tenant] = (await tx.query(`${select} where t.name = $1 for no key update of t`, [name])).map(tenantOf);
-    if (!tenant) throw fail("not_found", { what: "tenant", name });
+    // Locked first and read then: after a wait, a statement that does both would see the new row beside old cells and keys.
+    await tx.query("select from tenant where name = $1 for no key update", [name]);
+    const tenant = await get(tx, name);
     if (expected !== null && tenant.generation !== expected) throw fail("generation_stale", { what: "tenant", name, expected, actual: tenant.generation });
     return tenant;
   }
@@ -116,7 +116,7 @@ export function createTenantStore({ routes, events }: { routes: RoutePublisher; 
   }
 
   /** @throws CellplaneError wrong_state, generation_stale */
-  async function move(tx: Tx, tenant: TenantRecord, event: TenantEvent, operation: string | null = null): Promise<TenantRecord> {
+  async function move(tx: Tx, tenant: TenantRecord, event: TenantEvent, operation = tenant.operation): Promise<TenantRecord> {
     const state = next(tenant, event);
     if (state === tenant.state) return tenant;
     const generation = await stamp(tx, tenant, "state = $3, operation = $4", [state, operation]);
@@ -218,6 +218,8 @@ export function createTenantStore({ routes, events }: { routes: RoutePublisher; 
       return settled;
     },
 
+    isHomeReady: async (at: Queryable, cell: string): Promise<boolean> => (await at.query("select from cell where name = $1 and state = 'active'", [cell])).length > 0,
+
     /** The operation that works on it, for people. */
     async engage(tx: Tx, name: string, operation: string): Promise<void> {
       await tx.query("update tenant set operation = $2 where name = $1", [name, operation]);
@@ -276,11 +278,11 @@ export function createTenantStore({ routes, events }: { routes: RoutePublisher; 
       const [tenant] = await getAll(tx, [name]);
       if (!tenant) return;
       const [gone] = await tx.query("delete from tenant where name = $1 and generation = $2 and state = 'deleting' returning name", [name, tenant.generation]);
-      if (!gone) throw fail("generation_stale", { what: "tenant", name, expected: tenant.generation, actual: tenant.generation + 1 });
+      assert(gone, "nothing changes a tenant that is being deleted but its deletion, which runs once at a time");
       await tx.query(
-        `insert into tenant_gone (name, epoch, cell) values ($1, $2, $3)
-         on conflict (name) do update set epoch = greatest(tenant_gone.epoch, excluded.epoch), cell = excluded.cell, gone_at = clock_timestamp()`,
-        [name, tenant.epoch, tenant.cell],
+        `insert into tenant_gone (name, epoch) values ($1, $2)
+         on conflict (name) do update set epoch = greatest(tenant_gone.epoch, excluded.epoch), gone_at = clock_timestamp()`,
+        [name, tenant.epoch],
       );
       if (tenant.cell !== null) await release(tx, tenant.cell, { tenants: 1, ...tenant.load });
       tell(tx, "tenant.deleted", tenant, { epoch: tenant.epoch });
@@ -294,7 +296,9 @@ export const isWord = (key: Pick<TenantKey, "kind">): boolean => key.kind === "h
 /** Enough of a digest to tell which, for events. */
 const shownKey = (key: { kind: KeyKind; value: string }): string => `${key.kind}:${key.kind === "apikey" ? key.value.slice(0, 12) : key.value}`;
 
-const loadValues = (load: Load): number[] => [load.connections ?? 0, load.requestsPerSecond ?? 0, load.diskBytes ?? 0];
+const loadDimensions = ["connections", "requestsPerSecond", "diskBytes"] as const satisfies readonly (keyof Load)[];
+const columns = ["connections", "requests_per_second", "disk_bytes"];
+export const loadValues = (load: Load): number[] => loadDimensions.map((dimension) => load[dimension] ?? 0);
 
 function merged(labels: Record<string, string>, patch: Record<string, string | null>): Record<string, string> {
   const all: Record<string, string | null> = { ...labels, ...patch };
@@ -311,7 +315,6 @@ async function insertStays(tx: Tx, rows: { tenant: { name: string }; cell: strin
 
 /** Growth may use the headroom: that is what it is kept for. */
 async function recount(tx: Tx, tenant: string, cell: string, from: Load, to: Load): Promise<void> {
-  const columns = ["connections", "requests_per_second", "disk_bytes"];
   const fits = columns.map((column, i) => `(($${i + 5}::numeric <= $${i + 2}::numeric) or ${column}_capacity is null or ${column}_used - $${i + 2} + $${i + 5} <= ${column}_capacity)`);
   const set = columns.map((column, i) => `${column}_used = ${column}_used - $${i + 2} + $${i + 5}`);
   const values = [cell, ...loadValues(from), ...loadValues(to)];
@@ -319,6 +322,6 @@ async function recount(tx: Tx, tenant: string, cell: string, from: Load, to: Loa
   if (counted) return;
   const over = columns.map((column, i) => `${column}_used - $${i + 2} + $${i + 5} - ${column}_capacity as ${column}`);
   const [lack] = await tx.query<Row & { region: string }>(`select region, ${over.join(", ")} from cell where name = $1`, values);
-  const missing = columns.map((column) => ({ dimension: column, amount: Number(lack?.[column] ?? 0) })).filter(({ amount }) => amount > 0);
+  const missing = columns.map((column, i) => ({ dimension: loadDimensions[i] ?? column, amount: Number(lack?.[column] ?? 0) })).filter(({ amount }) => amount > 0);
   throw fail("no_capacity", { tenant, regions: [{ region: lack?.region ?? "", cell, missing }] });
 }

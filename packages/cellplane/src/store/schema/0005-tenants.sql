@@ -36,7 +36,6 @@ create unique index tenant_by_awaits on tenant (awaits) where awaits is not null
 create table tenant_gone (
   name     text collate "C" primary key,
   epoch    bigint not null,
-  cell     text,
   gone_at  timestamptz not null default clock_timestamp()
 );
 
