@@ -1,6 +1,6 @@
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
-import { chmod, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -44,6 +44,8 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
 async function removeOrphans(): Promise<void> {
   for (const name of (await readdir(tmpdir())).filter((name) => name.startsWith(prefix))) {
     const directory = join(tmpdir(), name);
+    // Other users of this machine clean up after themselves.
+    if ((await stat(directory).catch(() => null))?.uid !== process.getuid?.()) continue;
     const owner = await readFile(join(directory, "owner.json"), "utf8").then((text) => JSON.parse(text) as ProcessId, () => null);
     // Without an owner's name it is being made this moment, or its maker was killed in that moment: not worth a guess.
     if (!owner || (await isRunning(owner))) continue;

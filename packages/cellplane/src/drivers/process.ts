@@ -25,7 +25,7 @@ export async function processOf(pid: number): Promise<ProcessId | null> {
       const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
       return isDead(fields[0]) ? null : { pid, startedAt: `${boot.slice(0, 8)}+${fields[19]}` };
     }
-    const { stdout } = await execute("ps", ["-o", "stat=,lstart=", "-p", String(pid)], { env: { ...process.env, LC_ALL: "C", TZ: "UTC" } });
+    const { stdout } = await execute("ps", ["-o", "stat=", "-o", "lstart=", "-p", String(pid)], { env: { ...process.env, LC_ALL: "C", TZ: "UTC" } });
     const [state, ...startedAt] = stdout.trim().split(/\s+/);
     return isDead(state) ? null : { pid, startedAt: startedAt.join(" ") };
   } catch {

@@ -228,3 +228,12 @@ test("K12: a log that grows is cut, and its former part kept once", async () => 
   await until(async () => (await readFile(`${log}.1`, "utf8").catch(() => "")).startsWith("line ") && (await stat(log)).size < 2048, "a cut log");
   expect(await until(() => readFile(log, "utf8"), "more lines")).toMatch(/^line |^\d/);
 });
+
+test("K13: what cannot be written down, as on a full disk, is stopped all the same", async () => {
+  const keeper = await keep();
+  await keeper.put(service("a"));
+  const process = await running(keeper, "a");
+  await rm(join(state, "services"), { recursive: true });
+  await keeper.stopAll();
+  expect(await isRunning(process)).toBe(false);
+});

@@ -97,7 +97,12 @@ export async function createUnit(name: string, { directory, statusOf, changed }:
     }
   }
 
+  /** Also where it cannot be written down, as on a full disk: processes have to be stopped all the same. */
   async function become(change: Partial<ServiceStatus>): Promise<void> {
+    await record(change).catch(() => undefined);
+  }
+
+  async function record(change: Partial<ServiceStatus>): Promise<void> {
     const next = { ...status, ...change };
     if (JSON.stringify(next) === JSON.stringify(status)) return;
     status = next;
@@ -115,7 +120,7 @@ export async function createUnit(name: string, { directory, statusOf, changed }:
     if (foreign) return become({ state: "starting", process: foreign.process, launched: launchDigest(of), problem: "" });
     if (of.ready?.kind === "postgres") await disownStalePid(of.ready.dataDirectory);
     try {
-      const started = await launch(of, (process, logFrom) => become({ state: "starting", process, launched: launchDigest(of), problem: "it is starting", logFrom }));
+      const started = await launch(of, (process, logFrom) => record({ state: "starting", process, launched: launchDigest(of), problem: "it is starting", logFrom }));
       child = started;
       started.once("exit", bell.ring);
     } catch (error) {
@@ -195,9 +200,8 @@ export async function createUnit(name: string, { directory, statusOf, changed }:
 
   async function tend(): Promise<void> {
     while (mode === "keep") {
-      // A full disk and the like: said in the status, tried again.
-      const waitMs = await look().catch((error: Error) => {
-        status = { ...status, problem: error.message };
+      const waitMs = await look().catch(async (error: Error) => {
+        await become({ problem: error.message });
         return 1000;
       });
       if (mode === "keep") await bell.wait(waitMs);
@@ -216,6 +220,8 @@ export async function createUnit(name: string, { directory, statusOf, changed }:
   // Someone removed the service and its keeper died before it was stopped.
   if (!service && problemOfFile === "") mode = "forget";
   const tended = tend();
+  // Whoever stops the unit hears of a failure.
+  tended.catch(() => undefined);
 
   return {
     name,

@@ -272,7 +272,7 @@ describe("local driver on this machine", () => {
     } };
   });
 
-  test("L8: a change of the database's settings is applied by a restart of the server", async () => {
+  test("L2: a change of the database's settings is applied by a restart of the server", async () => {
     await apply(one({ database: { engine: "postgres", settings: { max_connections: 33 }, schema: ["schema"], tenantColumn: "tenant_id" } }));
     expect(await query("one", "show max_connections")).toEqual([{ max_connections: "33" }]);
     expect(await query("one", "show wal_level")).toEqual([{ wal_level: "logical" }]);

@@ -76,7 +76,7 @@ export function createLocalDriver({ stateDirectory, keeper, findPostgres, enviro
     const directory = directoryOf(spec.cell);
     if (reserve) await mkdir(databaseDirectory(directory), { recursive: true, mode: 0o711 });
     const password = reserve ? await keepPassword(appPasswordFile(directory)) : ((await readText(appPasswordFile(directory))) ?? "").trim();
-    const cluster = await clusterIn(await binaries(), { directory: databaseDirectory(directory), port, settings: spec.database?.settings ?? {} });
+    const cluster = await clusterIn(await binaries(), { directory: databaseDirectory(directory), port, settings: { cluster_name: spec.cell, ...spec.database?.settings } });
     return { cluster, url: urlOf({ user: appDatabase.role, password, port, database: appDatabase.database }) };
   }
 
