@@ -3,8 +3,8 @@ import { cellEnvironment, configFromEnvironment, currentTenant, guardFromEnviron
 import { type ShopConfig, shopApi } from "./api.ts";
 import { openShop } from "./store.ts";
 
-// The shop's process in a cell. Environment: PORT, DATABASE_URL, SHOP_VERSION, SHOP_ISOLATION (or "serializable"),
-// SHOP_CONNECTIONS, and what the cell's driver sets for the guard.
+// The shop's process in a cell. Environment: PORT, HOST, DATABASE_URL, SHOP_ISOLATION ("serializable"), SHOP_CONNECTIONS,
+// and what the cell's driver sets (the SDK's SPEC).
 
 const env = process.env;
 const { cell, region } = cellEnvironment();
@@ -26,7 +26,7 @@ const handle = shopApi({
   // Without a router, on a developer's machine, everything belongs to one tenant.
   tenant: () => currentTenant() ?? { tenant: "local", cell, epoch: 1 },
   region,
-  version: env["SHOP_VERSION"] ?? "dev",
+  version: env["CELLPLANE_VERSION"] ?? "dev",
   closing: () => closing,
 });
 // Routers close idle connections first: were it this side, a request could already be on its way.

@@ -161,6 +161,17 @@ test("S7: without its database the shop says that nothing was applied", async ()
   expect((await call<{ items: { operationId: string }[] }>("patient", "GET", "/operations")).body.items.map(({ operationId }) => operationId)).toEqual(["latest", "open"]);
 });
 
+test("S7: when the connection breaks during the commit nobody is told to try again", async () => {
+  await open("unlucky");
+  await database.query("create function die() returns trigger language plpgsql as $$ begin perform pg_terminate_backend(pg_backend_pid()); perform pg_sleep(5); return new; end $$");
+  await database.query("create constraint trigger die after insert on orders deferrable initially deferred for each row when (new.tenant_id = 'unlucky') execute function die()");
+  const answer = await place("unlucky", "who-knows");
+  expect(answer).toMatchObject({ status: 500, body: { code: "outcome_unknown" } });
+  expect(answer.headers.get("retry-after")).toBeNull();
+  await database.query("drop trigger die on orders");
+  expect(await place("unlucky", "who-knows")).toMatchObject({ status: 201, body: { replayed: false } });
+});
+
 test("S8: what the database's fence refuses is answered 421 and has no effect", async () => {
   await open("moved");
   await database.query(`create function refuse() returns trigger language plpgsql as $$ begin if new.tenant_id = 'moved' then raise exception 'fenced' using errcode = 'CP001'; end if; return new; end $$`);

@@ -17,7 +17,8 @@ Sends the traffic of many tenants through a router at a steady rate, and proves 
   --header NAME        tenants by this header instead
   --path-prefix PATH   tenants by a path prefix instead, as in /t/
   --tenants FILE       names of tenants, one a line or a JSON array; read again as it changes
-  --api URL            tenants from the control plane instead, with --token-file FILE or CELLPLANE_TOKEN
+  --api URL            tenants from the control plane instead (default CELLPLANE_SERVER), with --token-file FILE or
+                       CELLPLANE_TOKEN
   --refresh SECONDS    how often to read them again (default 5)
   --rate N             requests a second, all tenants together (default 100)
   --reads SHARE        share of reads, 0 to 1 (default 0.5)
@@ -90,19 +91,22 @@ function addressingOf(flags: Flags): Addressing {
   return flags.header === undefined ? { by: "host", suffix: flags["host-suffix"] } : { by: "header", header: flags.header };
 }
 
-function sourceOf(flags: Flags): TenantSource {
-  const { tenants, api, "token-file": tokenFile } = flags;
+/** Null when neither a file nor a control plane is named. */
+function sourceOf(flags: Flags): TenantSource | null {
+  const { tenants, api = process.env["CELLPLANE_SERVER"], "token-file": tokenFile } = flags;
   if (tenants !== undefined) return tenantsOfFile(tenants);
-  if (api === undefined) throw new UsageError("whose traffic? name a file with --tenants or a control plane with --api");
+  if (api === undefined) return null;
   return tenantsOfApi(api, async () => (tokenFile === undefined ? (process.env["CELLPLANE_TOKEN"] ?? "") : (await readFile(tokenFile, "utf8")).trim()));
 }
 
 /** Sends until the duration is over or the process is asked to stop. */
 async function send(flags: Flags): Promise<Seen> {
+  const tenants = sourceOf(flags);
+  if (!tenants) throw new UsageError("whose traffic? name a file with --tenants or a control plane with --api");
   const load = await startLoad({
     target: flags.target ?? defaultTarget,
     addressing: addressingOf(flags),
-    tenants: sourceOf(flags),
+    tenants,
     refreshMs: numberOf(flags, "refresh", 0.1) * 1000,
     requestsPerSecond: numberOf(flags, "rate", 0.001),
     readShare: numberOf(flags, "reads", 0),
@@ -143,8 +147,8 @@ function serveStats(load: Load, port: number): ReturnType<typeof createServer> {
 
 async function verify(flags: Flags, run: string | null): Promise<Verdict> {
   if (flags.journal === undefined) throw new UsageError("there is nothing to check without --journal");
-  const present = flags.tenants === undefined && flags.api === undefined ? null : new Set(await sourceOf(flags)(AbortSignal.timeout(10_000)));
-  return check(await readJournal(flags.journal, run), { target: flags.target ?? null, patienceMs: numberOf(flags, "patience", 0) * 1000, present });
+  const names = await sourceOf(flags)?.(AbortSignal.timeout(10_000));
+  return check(await readJournal(flags.journal, run), { target: flags.target ?? null, patienceMs: numberOf(flags, "patience", 0) * 1000, present: names ? new Set(names) : null });
 }
 
 async function main(args: string[]): Promise<number> {

@@ -25,7 +25,7 @@ describe("the gate", () => {
     const guard = createGuard({ cell, secret });
     const { refusal } = guard.admit("/orders", reader(stamped({ cell: "eu-2" })));
     expect(refusal).toMatchObject({ code: "misdirected", status: 421, stamp: { tenant: "acme", cell: "eu-2", epoch: 3 } });
-    expect(JSON.parse(refusal?.body ?? "")).toMatchObject({ status: 421, code: "misdirected", tenant: "acme", cell: "eu-2", here: "eu-1" });
+    expect(JSON.parse(refusal?.body ?? "")).toMatchObject({ status: 421, code: "misdirected", retry: "same", data: { tenant: "acme", cell: "eu-2", here: "eu-1" } });
   });
 
   test("G2: an epoch below the highest seen is stale, for each tenant apart", () =>
@@ -286,7 +286,7 @@ describe.each(Object.keys(frameworks))("on %s", (name) => {
 
   test("G6: the fence's refusal becomes 421, before the app's own error handler", async () => {
     const { port } = await start();
-    expect(await send(port, "/fenced", stamped(), "x")).toMatchObject({ status: 421, type: expect.stringContaining("problem+json"), body: { code: "route_stale", tenant: "acme" } });
+    expect(await send(port, "/fenced", stamped(), "x")).toMatchObject({ status: 421, type: expect.stringContaining("problem+json"), body: { code: "route_stale", data: { tenant: "acme" } } });
   });
 
   test.skipIf(name === "node:http")("G6: other errors are the app's", async () => {

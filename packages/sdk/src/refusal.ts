@@ -10,7 +10,7 @@ export interface Refusal {
   code: RefusalCode;
   status: 400 | 403 | 421;
   headers: Record<string, string>;
-  /** A problem document (RFC 9457). */
+  /** A problem document (RFC 9457), of the same shape as the control plane's. */
   body: string;
   /** What the request claimed; null when it carried no readable stamp. A forged one is not shown here. */
   stamp: Stamp | null;
@@ -32,6 +32,6 @@ export function refuse(code: RefusalCode, detail: string, stamp: Stamp | null, m
     status,
     stamp,
     headers: { "content-type": "application/problem+json", "cache-control": "no-store" },
-    body: JSON.stringify({ type: "about:blank", title, status, code, detail, fix, ...stamp, ...more }),
+    body: JSON.stringify({ type: `urn:cellplane:error:${code}`, title, status, detail, code, fix, retry: status === 421 ? "same" : "never", data: { ...stamp, ...more } }),
   };
 }

@@ -5,7 +5,7 @@ import { signStamp } from "@cellplane/sdk";
 import { secret } from "./shop.ts";
 
 /** What goes wrong with one request. "lose": it is applied and its answer is not delivered · "twice": it is sent on two times · "lie": it is applied and said not to be */
-export type Mischief = "none" | "lose" | "twice" | "lie" | "refuse" | "unavailable";
+type Mischief = "none" | "lose" | "twice" | "lie" | "refuse" | "unavailable";
 
 export interface TestRouter {
   url: string;

@@ -18,7 +18,7 @@ export interface Journal {
   end(next: number): Promise<void>;
 }
 
-export interface JournalHead {
+interface JournalHead {
   run: string;
   target: string;
   addressing: Addressing;

@@ -29,7 +29,7 @@ export interface LoadOptions {
 }
 
 /** What was seen, since the start or within a window. Times in ms. */
-export interface Tally {
+interface Tally {
   requests: number;
   ok: number;
   rejected: number;

@@ -1,9 +1,7 @@
 /** The words of the traffic generator, and how an answer is judged. Pure. */
 
-export const writeKinds = ["account", "order", "amend", "pay", "cancel"] as const;
-export type WriteKind = (typeof writeKinds)[number];
-export const readKinds = ["orders", "balance", "events"] as const;
-export type ReadKind = (typeof readKinds)[number];
+export type WriteKind = "account" | "order" | "amend" | "pay" | "cancel";
+export type ReadKind = "orders" | "balance" | "events";
 
 /** How to find a tenant behind the router. */
 export type Addressing = { by: "host"; suffix: string } | { by: "header"; header: string } | { by: "path"; prefix: string };

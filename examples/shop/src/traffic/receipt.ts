@@ -9,6 +9,16 @@ export interface Receipt {
   kept: boolean;
 }
 
+const meanings: Record<(typeof faults)[number], string> = {
+  lost: "acknowledged, and not there",
+  duplicated: "applied or delivered twice",
+  ghosts: "rejected to the client, and there",
+  misplaced: "there, under another tenant",
+  unexplained: "there, and sent by nobody",
+  ledgersOff: "tenants whose books do not add up",
+  tenantsUnverified: "tenants that could not be asked",
+};
+
 const ms = (value: number): string => `${Number(value.toPrecision(3))} ms`;
 
 /** A line each, for people. */
@@ -24,7 +34,7 @@ export function receiptLines({ seen, verdict, kept }: Receipt): string[] {
   if (verdict) {
     lines.push(["checked", `${verdict.writesChecked} writes of ${verdict.tenantsChecked} tenants`]);
     if (verdict.tenantsDeparted > 0) lines.push(["departed", `${verdict.tenantsDeparted} tenants`]);
-    for (const count of faults) lines.push([count, verdict[count]]);
+    for (const fault of faults) lines.push([fault, `${String(verdict[fault]).padEnd(8)} ${meanings[fault]}`]);
     lines.push(["verdict", kept ? "every promise kept" : "BROKEN PROMISES"]);
   }
   return [...lines.map(([name, value]) => `${name.padEnd(18)} ${value}`), ...(verdict?.examples ?? []).map((example) => `  ${example}`)];
