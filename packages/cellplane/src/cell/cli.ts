@@ -125,6 +125,7 @@ export function registerCell(cli: Cli): void {
     mutates: true,
     before: ({ args, call }) => call(getCell, { params: { cell: args.cell } }),
     run: ({ args, flags, call }) => call(updateCell, { params: { cell: args.cell }, body: { overrides: overridesOf(flags.set), overwriteDrift: flags.overwriteDrift } }),
+    after: async ({ args, call }, { changes, restarts }) => ({ ...(await call(getCell, { params: { cell: args.cell } })), changes, restarts }),
     columns: { ...columns, CHANGES: (found) => found.changes.map((change) => change.path), RESTARTS: (found) => found.restarts },
     operation: operationOf,
   });

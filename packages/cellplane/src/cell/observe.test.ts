@@ -106,7 +106,7 @@ test("C15: of several control planes one looks, and another when that one is gon
 test("C15: who loses its session with the database stops looking, and begins again", async () => {
   const seen = look();
   await until("it looks", () => seen.probes > 0);
-  await plane.store.query("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and objid = $1 and database = (select oid from pg_database where datname = current_database())", [0x63656c32]);
+  await plane.store.query("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and objid = $1 and database = (select oid from pg_database where datname = current_database())", [0x77617463]);
   const probes = seen.probes;
   await until("it looks again", () => seen.probes > probes + 10);
 });

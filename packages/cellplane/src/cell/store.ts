@@ -38,9 +38,9 @@ export interface Watch {
 }
 
 const indexMax = 65535;
-/** Any constants will do, as long as every instance has the same. */
-const numbersLockKey = 0x63656c31;
-const watchLockKey = 0x63656c32;
+/** Any constants will do that every instance has and no other use of advisory locks: "numb" and "watc". */
+const numbersLockKey = 0x6e756d62;
+const watchLockKey = 0x77617463;
 
 const columnOf = { tenants: "tenants", connections: "connections", requestsPerSecond: "requests_per_second", diskBytes: "disk_bytes" } as const satisfies Record<keyof Capacity, string>;
 const capacityColumns = dimensions.map((dimension) => `${columnOf[dimension]}_capacity`);

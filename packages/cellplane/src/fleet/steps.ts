@@ -36,10 +36,8 @@ async function each(context: Context, actions: CellAction[]): Promise<Outcome> {
   );
   const runs = children.filter((child) => child !== null);
   const open = runs.filter(({ run }) => !isFinal(run.state));
-  if (open.length > 0) {
-    await context.progress(`${runs.length - open.length} of ${runs.length} cells done`);
-    return { kind: "children", runIds: open.map(({ run }) => run.id) };
-  }
+  if (runs.length > 0) await context.progress(`${runs.length - open.length} of ${runs.length} cells done`);
+  if (open.length > 0) return { kind: "children", runIds: open.map(({ run }) => run.id) };
   const failed = runs.filter(({ run }) => run.state !== "succeeded");
   if (failed.length > 0) throw fail("fleet_incomplete", { cells: failed.map(({ cell, run }) => `${cell}: ${run.error?.message ?? run.state} (operation ${run.id})`) });
   return { kind: "done" };
