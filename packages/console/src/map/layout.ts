@@ -38,6 +38,8 @@ export const elementsMax = 200;
 const regionGap = 14;
 export const regionHead = 44;
 export const regionPad = 12;
+/** How much wider than it must be a tile may become. */
+const growthMax = 1.6;
 /** A region's head needs so much. */
 const headWidthMin = 180;
 
@@ -64,7 +66,8 @@ export interface MapLayout {
 export function layoutMap(width: number, regions: readonly RegionIn[], withCourse = false): MapLayout {
   const count = regions.reduce((sum, region) => sum + region.count, 0);
   const format = formatFor(count, withCourse);
-  const across = Math.min(format.across, Math.max(1, ...regions.map((region) => region.count)));
+  const countMax = Math.max(1, ...regions.map((region) => region.count));
+  const across = Math.min(format.across, countMax);
   const columnMin = Math.max(headWidthMin, across * (format.widthMin + format.gap) - format.gap + 2 * regionPad);
   const columns = Math.max(1, Math.min(regions.length, Math.floor((width + regionGap) / (columnMin + regionGap))));
   const columnWidth = (width - (columns - 1) * regionGap) / columns;
@@ -73,7 +76,7 @@ export function layoutMap(width: number, regions: readonly RegionIn[], withCours
     const column = feet.indexOf(Math.min(...feet));
     const corner = { x: column * (columnWidth + regionGap), y: feet[column] ?? 0 };
     const inner = columnWidth - 2 * regionPad;
-    const grid = gridBoxes(region.count, inner, format);
+    const grid = gridBoxes(region.count, inner, { ...format, countMax });
     const boxes = region.weights ? treemap(region.weights, inner, grid.height) : grid.boxes;
     const height = regionHead + grid.height + regionPad;
     feet[column] = corner.y + height + regionGap;
@@ -93,8 +96,10 @@ function formatFor(count: number, withCourse: boolean): Format {
   return withCourse ? { ...format, height: format.height + format.courseHeight } : format;
 }
 
-function gridBoxes(count: number, width: number, { widthMin, height, gap }: Format): { boxes: Box[]; height: number } {
-  const columns = Math.max(1, Math.floor((width + gap) / (widthMin + gap)));
+/** @param format `countMax` is the most cells any region has: where even those leave room, tiles of all regions grow alike, within bounds */
+function gridBoxes(count: number, width: number, { widthMin, height, gap, countMax }: Format & { countMax: number }): { boxes: Box[]; height: number } {
+  const fitting = Math.max(1, Math.floor((width + gap) / (widthMin + gap)));
+  const columns = Math.min(fitting, Math.max(countMax, Math.ceil(fitting / growthMax)));
   const tile = (width - (columns - 1) * gap) / columns;
   const boxes = Array.from({ length: count }, (_, i) => ({ x: (i % columns) * (tile + gap), y: Math.floor(i / columns) * (height + gap), width: tile, height }));
   const rows = Math.ceil(count / columns);
