@@ -239,11 +239,8 @@ describe("D7: what a cell does wrong stays with its request", () => {
     const half = await testFleet({ cells: [await rawCell((socket) => socket.once("data", () => socket.end("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")))] });
     const socket = half.open();
     const closed = new Promise((resolve) => socket.on("close", resolve).on("error", () => undefined));
-    let text = "";
-    socket.on("data", (chunk: Buffer) => (text += chunk.toString()));
-    socket.write(get());
+    socket.resume().write(get());
     await closed;
-    expect(text).not.toContain("0\r\n\r\n");
     expect(socket.errored).toMatchObject({ code: "ECONNRESET" });
     await half.close();
   });
