@@ -1,7 +1,7 @@
 // Who may import whom: downwards only. ARCHITECTURE.md draws the same picture.
 const src = "^packages/cellplane/src/";
 const rule = (name, comment, from, to) => ({ name, comment, severity: "error", from, to });
-const nouns = "(cell|tenant|placement|routing|fleet)";
+const nouns = "(cell|claim|tenant|placement|routing|fleet)";
 
 module.exports = {
   forbidden: [
@@ -14,7 +14,7 @@ module.exports = {
     rule("store-knows-no-noun", "", { path: `${src}store/` }, { path: `${src}(${nouns}|workflow|http|router|drivers|main)/` }),
     rule("drivers-see-models", "An engine sees the ports and the models.", { path: `${src}drivers/` }, { path: `${src}(${nouns}/(steps|store|api|cli)\\.ts|workflow/|http/|main/|router/)` }),
     rule("main-is-the-top", "Only composition roots compose.", { path: src, pathNot: `${src}main/` }, { path: `${src}main/` }),
-    rule("cell-is-leftmost", "A noun sees only nouns left of it: cell, tenant ◄ placement ◄ routing ◄ fleet.", { path: `${src}cell/` }, { path: `${src}(tenant|placement|routing|fleet)/` }),
+    rule("cell-is-leftmost", "A noun sees only nouns left of it: cell ◄ claim ◄ tenant ◄ placement ◄ routing ◄ fleet.", { path: `${src}cell/` }, { path: `${src}(claim|tenant|placement|routing|fleet)/` }),
     rule("tenant-sees-cell", "", { path: `${src}tenant/` }, { path: `${src}(placement|routing|fleet)/` }),
     rule("placement-sees-cell-and-tenant", "", { path: `${src}placement/` }, { path: `${src}(routing|fleet)/` }),
     rule("routing-is-left-of-fleet", "", { path: `${src}routing/` }, { path: `${src}fleet/` }),

@@ -1,10 +1,14 @@
 // Builds every package into its `dist`; fast enough to run before each start.
-import { execFileSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { cpSync, existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const run = (args, cwd = root) => execFileSync(process.execPath, args, { cwd, stdio: "inherit" });
+const run = (args, cwd = root) => {
+  if (spawnSync(process.execPath, args, { cwd, stdio: "inherit" }).status === 0) return;
+  console.error("cellplane: the build failed; its message is above.");
+  process.exit(1);
+};
 
 const tsc = `${root}node_modules/@typescript/native/bin/tsc`;
 for (const project of ["packages/sdk", "packages/cellplane", "examples/shop"]) run([tsc, "-p", `${root}${project}`]);

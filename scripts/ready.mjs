@@ -1,6 +1,6 @@
 // Makes a fresh clone ready to run: the right Node, the locked dependencies, a build of what the sources say now.
 // Uses nothing but Node, and does nothing when nothing is missing.
-import { execFileSync, spawnSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -56,7 +56,8 @@ function build() {
   if (!existsSync(join(root, "packages/cellplane/dist"))) rmSync(join(cache, "built"), { force: true });
   once("built", hash.digest("hex"), () => {
     console.error("cellplane: building …");
-    execFileSync(process.execPath, [join(root, "scripts/build.mjs")], { cwd: root, stdio: ["ignore", 2, 2] });
+    const { status } = spawnSync(process.execPath, [join(root, "scripts/build.mjs")], { cwd: root, stdio: ["ignore", 2, 2] });
+    if (status !== 0) process.exit(1);
   });
 }
 
