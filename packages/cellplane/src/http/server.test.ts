@@ -1,10 +1,11 @@
 import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { errorKinds } from "../base/errors.ts";
-import { isMutation, mayCall, roles } from "./contract.ts";
+import { type Call, handler, isMutation, mayCall, roles } from "./contract.ts";
 import { createApp } from "./server.ts";
 import { type TestApi, testApi } from "./testing/api.ts";
 import { declaredEndpoints } from "./testing/declared.ts";
+import { createNote } from "./testing/notes.ts";
 
 let api: TestApi;
 beforeAll(async () => {
@@ -226,6 +227,30 @@ describe("H6: a call with a key is done once, whatever is repeated when", () => 
     expect((await api.send("operator", "POST", "/v1/notes", { name }, key)).body.code).toBe("already_exists");
     await api.send("admin", "DELETE", `/v1/notes/${name}`);
     expect((await api.send("operator", "POST", "/v1/notes", { name }, key)).status).toBe(201);
+  });
+
+  test("calls that are gathered into one transaction have each their entry and their answer", async () => {
+    const waiting: { call: Call<unknown, unknown, { name: string }>; done: (note: unknown) => void }[] = [];
+    const gathered = handler(createNote, (call) => new Promise((done) => void waiting.push({ call, done: done as (note: unknown) => void })));
+    const app = createApp({ store: api.store, tokens: api.tokens, handlers: [gathered], log: pino({ level: "silent" }) });
+    const names = [fresh(), fresh(), fresh()];
+    const post = (name: string) =>
+      app.request("/v1/notes", { method: "POST", body: JSON.stringify({ name }), headers: { authorization: `Bearer ${api.secrets.operator}`, "content-type": "application/json", "content-length": "99", "idempotency-key": `g-${name}` } });
+    const asked = [...names, names[0] ?? ""].map(post);
+    await expect.poll(() => waiting.length).toBe(4);
+    await api.store.transaction(async (tx) => {
+      for (const { call, done } of waiting) {
+        const note = { name: call.body.name, text: "", generation: 1 };
+        await tx.query("insert into note (name, text) values ($1, '') on conflict do nothing", [note.name]);
+        call.record(tx, note);
+        done(note);
+      }
+    });
+    expect((await Promise.all(asked)).map((response) => response.status)).toEqual([201, 201, 201, 201]);
+    const before = await notes();
+    expect(await (await post(names[1] ?? "")).json()).toEqual({ name: names[1], text: "", generation: 1 });
+    expect([waiting.length, await notes()]).toEqual([4, before]);
+    expect((await api.audit.list({}, null, 4)).map((entry) => entry.subject).sort()).toEqual([...names, names[0]].map((name) => `note/${name}`).sort());
   });
 
   test("a transaction that dies leaves neither the work nor the key", async () => {
