@@ -10,7 +10,7 @@ export const digestOf = ({ at, actor, role, action, subject, reason, trace, requ
   createHash("sha256").update(canonicalJson({ at, actor, role, action, subject, reason, trace, request, result })).digest();
 
 /** The link that entry `seq` with this digest makes; schema/0003-audit.sql computes the same when it appends. */
-export function linkOf(previous: Buffer, seq: number, digest: Buffer): Buffer {
+function linkOf(previous: Buffer, seq: number, digest: Buffer): Buffer {
   const place = Buffer.alloc(8);
   place.writeBigInt64BE(BigInt(seq));
   return createHash("sha256").update(previous).update(place).update(digest).digest();

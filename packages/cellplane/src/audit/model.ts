@@ -51,7 +51,7 @@ export function withoutSecrets(value: unknown): unknown {
 }
 
 /** Larger values are kept as their size and beginning: the log says what was done, the resources say what there is. */
-export const auditValueCharactersMax = 16_384;
+const auditValueCharactersMax = 16_384;
 
 export function forAudit(value: unknown): AuditEntry["request"] {
   if (value === undefined || value === null) return null;

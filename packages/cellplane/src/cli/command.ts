@@ -44,13 +44,13 @@ export interface Cli {
  * `...` takes all that follow.
  */
 export type ArgumentTable = Record<string, string>;
-export type Arguments<A extends ArgumentTable> = {
+type Arguments<A extends ArgumentTable> = {
   [K in keyof A as K extends `${infer N}?` ? N : K extends `${infer N}...` ? N : K]: K extends `${string}?` ? string | undefined : K extends `${string}...` ? string[] : string;
 };
 
 /** Flags: camelCase name → what it takes; `--camel-case` on the command line, `CELLPLANE_CAMEL_CASE` in the environment. */
 export type FlagTable = Record<string, Flag<unknown>>;
-export type Flags<F extends FlagTable> = { [K in keyof F]: F[K] extends Flag<infer T> ? T : never };
+type Flags<F extends FlagTable> = { [K in keyof F]: F[K] extends Flag<infer T> ? T : never };
 
 export interface Flag<T> {
   summary: string;
@@ -111,7 +111,7 @@ export type Shown = string | number | boolean | null | undefined | readonly (str
 /** Heading in capitals → what stands below it. */
 export type Columns<T> = Record<string, (item: T) => Shown>;
 /** A list's item, or the thing itself. */
-export type ItemOf<R> = R extends readonly (infer T)[] ? T : R extends AsyncIterable<infer T> ? T : NonNullable<R>;
+type ItemOf<R> = R extends readonly (infer T)[] ? T : R extends AsyncIterable<infer T> ? T : NonNullable<R>;
 
 export interface Verb<A extends ArgumentTable, F extends FlagTable, R> {
   summary: string;

@@ -36,7 +36,10 @@ function registerNote(cli: Cli): void {
   cli.verb(note, "probe", {
     summary: "Say what was understood", args: { "rest...": "Anything" },
     flags: { region: flag.text("A region"), size: flag.bytes("A size"), every: flag.durationMs("A span"), label: flag.pairs("Labels", { short: "l" }), tag: flag.many("Tags"), loud: flag.toggle("Loudly"), colour: flag.choice(["red", "blue"], "A colour") },
-    run: ({ args, flags, exitWith }) => (flags.loud && exitWith(2), { ...flags, rest: args.rest }),
+    run: ({ args, flags, exitWith }) => {
+      if (flags.loud) exitWith(2);
+      return { ...flags, rest: args.rest };
+    },
   });
 }
 const entries: Entry[] = [

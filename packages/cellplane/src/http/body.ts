@@ -1,7 +1,7 @@
 import { fail } from "../base/errors.ts";
 import { unsafeJson } from "./validate.ts";
 
-export const bodyBytesMax = 1_000_000;
+const bodyBytesMax = 1_000_000;
 
 /**
  * The request's JSON; undefined when it has no body. Never reads more than the limit, whatever the headers say.

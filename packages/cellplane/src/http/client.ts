@@ -7,7 +7,7 @@ import { readSse } from "./sse.ts";
 
 type Part<K extends string, T> = Record<never, never> extends T ? { [key in K]?: T } : { [key in K]: T };
 /** What a call needs: the parts the endpoint declares, without what has a default. */
-export type CallInput<PI, QI, BI> = Part<"params", PI> & Part<"query", QI> & Part<"body", BI>;
+type CallInput<PI, QI, BI> = Part<"params", PI> & Part<"query", QI> & Part<"body", BI>;
 
 export interface CallOptions {
   dryRun?: boolean;
@@ -19,7 +19,7 @@ export interface CallOptions {
   signal?: AbortSignal;
 }
 
-export interface EventQuery {
+interface EventQuery {
   /** A cursor; null: from now on. */
   after?: string | null;
   /** Beginnings of kinds, as in ["cell."]; empty: all. */

@@ -1,9 +1,8 @@
 import { z } from "zod";
-import { CellplaneError } from "../base/errors.ts";
 import type { Tx } from "../store/model.ts";
 
 /** Each role may do what the ones before it may; "public" needs no token. */
-export const roleLadder = ["public", "viewer", "operator", "admin"] as const;
+const roleLadder = ["public", "viewer", "operator", "admin"] as const;
 /** "router" stands apart: what a data-plane process holds, good for the route feed and its acknowledgements only. */
 export const roles = [...roleLadder, "router"] as const;
 export type Role = (typeof roles)[number];
@@ -110,5 +109,3 @@ export const PageQuery = z.object({
 });
 export type PageQuery = z.infer<typeof PageQuery>;
 export const page = <T>(item: z.ZodType<T>) => z.object({ items: z.array(item), nextCursor: z.string().nullable() });
-
-export const isExpected = (error: unknown): error is CellplaneError => error instanceof CellplaneError;

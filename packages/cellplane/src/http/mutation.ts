@@ -43,7 +43,7 @@ function fingerprintOf({ endpoint, params, query, body, ifMatch }: Mutation): Bu
 }
 
 /** As in "cell/eu-1": the first parameter and its value; for what a POST to a collection makes, the name in its answer. */
-export function subjectOf(endpoint: Endpoint, params: Record<string, string>, answer: unknown): string {
+function subjectOf(endpoint: Endpoint, params: Record<string, string>, answer: unknown): string {
   const [first] = Object.entries(params);
   if (first) return first.join("/");
   const noun = (endpoint.path.split("/")[2] ?? "").replace(/s$/, "");

@@ -30,19 +30,15 @@ export interface AppParts {
   version?: string;
 }
 
-export interface Variables {
-  trace: string;
-  /** The path as declared, for metrics; "" until it is known. */
-  route: string;
-}
-export type App = Hono<{ Variables: Variables }>;
-type AppContext = Context<{ Variables: Variables }>;
+/** `route`: the path as declared, for metrics; "" until it is known. */
+export type App = Hono<{ Variables: { trace: string; route: string } }>;
+type AppContext = Context<{ Variables: { trace: string; route: string } }>;
 
 /** The API as a function from Request to Response; `startServer` gives it a port. */
 export function createApp(parts: AppParts): App {
   const { handlers, log, metrics, store, clock = systemClock } = parts;
   const deps: MutationDeps = { store, idempotency: openIdempotencyStore(store) };
-  const app: App = new Hono<{ Variables: Variables }>({ strict: true });
+  const app: App = new Hono({ strict: true });
 
   app.use(async (c, next) => {
     const startMs = performance.now();

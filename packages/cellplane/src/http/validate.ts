@@ -44,7 +44,7 @@ export function check<T>(schema: z.ZodType<T>, value: unknown, where: string): T
   throw fail("invalid_input", { issues: result.error.issues.flatMap((issue) => issuesOf(issue, where ? [where] : [])) });
 }
 
-export function issuesOf(issue: z.core.$ZodIssue, before: PropertyKey[]): Issue[] {
+function issuesOf(issue: z.core.$ZodIssue, before: PropertyKey[]): Issue[] {
   const path = [...before, ...issue.path];
   const at = (...more: PropertyKey[]) => [...path, ...more].map(String).join(".");
   if (issue.code === "unrecognized_keys") return issue.keys.map((key) => ({ path: at(key), message: "unknown field" }));

@@ -15,8 +15,8 @@ const gauges = {
   cellplane_event_streams: { help: "Event streams open at this instance.", labels: [] },
 } as const satisfies Record<string, { help: string; labels: readonly string[] }>;
 
-export type GaugeName = keyof typeof gauges;
-export type Sample<N extends GaugeName> = { labels: Record<(typeof gauges)[N]["labels"][number], string>; value: number };
+type GaugeName = keyof typeof gauges;
+type Sample<N extends GaugeName> = { labels: Record<(typeof gauges)[N]["labels"][number], string>; value: number };
 
 export interface Metrics {
   httpRequest(method: string, route: string, status: number, seconds: number): void;

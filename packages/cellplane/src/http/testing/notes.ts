@@ -20,7 +20,7 @@ export const createNote = endpoint({
 });
 export const updateNote = endpoint({ id: "updateNote", method: "PATCH", path: "/v1/notes/{note}", role: "operator", summary: "Change a note", params: OneNote, body: z.object({ text: z.string() }), returns: Note });
 export const deleteNote = endpoint({ id: "deleteNote", method: "DELETE", path: "/v1/notes/{note}", role: "admin", summary: "Remove a note", params: OneNote, status: 204, returns: z.unknown() });
-export const postFeed = endpoint({ id: "ackFeed", method: "POST", path: "/v1/feed/acks", role: "router", summary: "Say how far a router is", body: z.object({ version: z.int() }), returns: z.object({ version: z.int() }) });
+const postFeed = endpoint({ id: "ackFeed", method: "POST", path: "/v1/feed/acks", role: "router", summary: "Say how far a router is", body: z.object({ version: z.int() }), returns: z.object({ version: z.int() }) });
 
 export const createNoteTable = "create table note (name text primary key, text text not null, generation int not null default 1)";
 
