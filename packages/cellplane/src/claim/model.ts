@@ -43,7 +43,7 @@ export const Claim = z.object({
   /** When a reservation comes free by itself; null when confirmed. */
   expiresAt: z.iso.datetime().nullable(),
   since: z.iso.datetime(),
-});
+}).meta({ id: "Claim" });
 export type Claim = z.infer<typeof Claim>;
 
 /** What a cell says a tenant holds, beside what the table says. */

@@ -85,6 +85,15 @@ describe("the command line of tenants", () => {
     expect(await names()).toEqual(["acme"]);
   });
 
+  test("P7: waits for a cell that is made, and shows the tenant in it", async () => {
+    fleet.settings.policy.blueprint = "app";
+    fleet.startRunner();
+    const made = await run(["tenant", "create", "acme", "--dedicated", "--region", "us", "--wait"]);
+    expect(made).toMatchObject({ code: 0, out: expect.stringMatching(/STATE +active\nCELL +only-acme\n[^]*BECAUSE +its data stay in region us/) });
+    expect((await run(["tenant", "delete", "acme", "--yes", "--wait"])).code).toBe(0);
+    expect(await names()).toEqual([]);
+  });
+
   test("T8: a generated API key is printed once; neither it nor one from a file reaches the server", async () => {
     await run(["tenant", "create", "acme"]);
     const added = await run(["tenant", "key", "add", "acme", "--kind", "apikey", "--generate", "-o", "json"]);

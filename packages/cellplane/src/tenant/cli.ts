@@ -108,7 +108,7 @@ export function registerTenant(cli: Cli): void {
       OPERATION: operationOf,
     },
     operation: operationOf,
-    after: ({ args, call }) => call(getTenant, { params: { tenant: args.tenant } }),
+    after: async ({ args, call }, created) => ({ ...created, ...(await call(getTenant, { params: { tenant: args.tenant } })) }),
   });
 
   cli.verb(tenant, "update", {

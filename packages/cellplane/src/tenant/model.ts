@@ -78,7 +78,7 @@ export const NewTenant = z.strictObject({
   claims: z.array(ClaimValue).max(50).default([]),
   /** Expected load; `tenants` is always 1. */
   load: Load.default({}),
-});
+}).meta({ id: "NewTenant" });
 export type NewTenant = z.infer<typeof NewTenant>;
 
 export const Tenant = z.object({
@@ -93,7 +93,7 @@ export const Tenant = z.object({
   /** Id of the operation that creates or deletes it; null when none does. */
   operation: z.string().nullable(),
   createdAt: z.iso.datetime(),
-});
+}).meta({ id: "Tenant" });
 export type Tenant = z.infer<typeof Tenant>;
 
 /** What may be changed in place; what is left out stays. Home and keys have verbs of their own. */

@@ -1,42 +1,16 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { z } from "zod";
 import { afterEach, describe, expect, test } from "vitest";
-import type { CreateCellInput } from "../cell/steps.ts";
 import { type TestFleet, testFleet } from "../placement/testing/fleet.ts";
-import { type Operation, type Workflow, workflow } from "../workflow/model.ts";
-import { createRunner } from "../workflow/runner.ts";
+import type { Operation } from "../workflow/model.ts";
 import { getOperation, retryRun } from "../workflow/store.ts";
 import type { CreatedTenant, Tenant, TenantDetail } from "./model.ts";
 
 let fleet: TestFleet;
 afterEach(() => fleet.close());
 
-/** Stands for the cell's own workflow: makes a dedicated cell's row, or fails. */
-const makeCell = (engine: { broken: boolean }): Workflow => {
-  const definition: Workflow<CreateCellInput> = {
-    name: "cell.create",
-    version: 1,
-    input: z.any(),
-    subject: ({ spec }) => `cell/${spec.cell}`,
-    steps: [
-      {
-        name: "make",
-        retry: { attemptsMax: 1 },
-        run: async ({ input }) => {
-          if (engine.broken) throw new Error("no such image");
-          await fleet.addCell({ name: input.spec.cell, region: input.spec.region, class: input.spec.class });
-        },
-      },
-    ],
-  };
-  return workflow(definition);
-};
-
-async function open(...[cells, policy, workflows]: Parameters<typeof testFleet>): Promise<void> {
-  fleet = await testFleet(cells, policy, workflows);
-  const runner = createRunner({ store: fleet.store, workflows: fleet.workflows, build: "test" });
-  runner.start();
-  fleet.atEnd(() => runner.stop({ drainMs: 100 }));
+async function open(...options: Parameters<typeof testFleet>): Promise<void> {
+  fleet = await testFleet(...options);
+  fleet.startRunner();
 }
 
 async function until<T>(look: () => Promise<T>, holds: (seen: T) => boolean): Promise<T> {
@@ -53,8 +27,7 @@ const remove = async (name: string): Promise<Tenant> => (await fleet.send<Tenant
 
 describe("a tenant with a cell of its own", () => {
   test("P7: waits as pending until the cell is there, and nobody else gets that cell", async () => {
-    const engine = { broken: false };
-    await open([{ name: "eu-1" }], { blueprint: "app" }, [makeCell(engine)]);
+    await open([{ name: "eu-1" }], { blueprint: "app" });
     const [a, b] = await Promise.all(["a", "b"].map((name) => create({ name, dedicated: true, keys: [{ kind: "host", value: `${name}.example` }] })));
     expect(a).toMatchObject({ state: "pending", cell: null, epoch: 0, because: ["it has a cell of its own", expect.stringContaining("one is made in")] });
     for (const pending of [a, b]) expect((await ended(pending?.operation ?? null)).state).toBe("succeeded");
@@ -66,8 +39,8 @@ describe("a tenant with a cell of its own", () => {
   });
 
   test("P7: a cell that cannot be made parks the operation; the tenant can still be deleted", async () => {
-    const engine = { broken: true };
-    await open([], { strategy: "cell-per-tenant", blueprint: "app" }, [makeCell(engine)]);
+    await open([], { strategy: "cell-per-tenant", blueprint: "app" });
+    fleet.engine.broken = true;
     const created = await create({ name: "a", region: "us" });
     const parked = await ended(created.operation);
     expect(parked).toMatchObject({ state: "parked", waitsFor: expect.stringContaining("only-a could not be made") });
@@ -78,7 +51,8 @@ describe("a tenant with a cell of its own", () => {
   });
 
   test("P7: after a person has made the cell, the parked operation is retried and the tenant has its home", async () => {
-    await open([], { strategy: "cell-per-tenant", blueprint: "app" }, [makeCell({ broken: true })]);
+    await open([], { strategy: "cell-per-tenant", blueprint: "app" });
+    fleet.engine.broken = true;
     const { operation } = await create({ name: "a", region: "us" });
     await ended(operation);
     await fleet.addCell({ name: "only-a", region: "us", class: "dedicated" });

@@ -2,6 +2,7 @@ import { pino } from "pino";
 import { testDatabase } from "../../../../../tests/database.ts";
 import { assert } from "../../base/assert.ts";
 import type { Capacity, CellSpec } from "../../cell/model.ts";
+import { CreateCellInput } from "../../cell/steps.ts";
 import { claimHandlers } from "../../claim/api.ts";
 import { createClaimStore } from "../../claim/store.ts";
 import { createApp } from "../../http/server.ts";
@@ -16,8 +17,10 @@ import { tenantWorkflows } from "../../tenant/steps.ts";
 import { createTenantStore } from "../../tenant/store.ts";
 import { newSecret } from "../../token/secret.ts";
 import { admitSecrets, openTokenStore } from "../../token/store.ts";
-import type { Workflow } from "../../workflow/model.ts";
-import { startRun } from "../../workflow/store.ts";
+import { type Workflow, workflow } from "../../workflow/model.ts";
+import { createRunner } from "../../workflow/runner.ts";
+import { operationHandlers } from "../../workflow/api.ts";
+import * as runs from "../../workflow/store.ts";
 import { placementHandlers } from "../api.ts";
 import { PlacementPolicy } from "../model.ts";
 import { createPlacementStore } from "../store.ts";
@@ -30,8 +33,8 @@ export interface TestCell {
   capacity?: Capacity;
 }
 
-/** The tables on a real server with cells in them, and any number of control planes that share it. `workflows`: those of other nouns. */
-export async function testFleet(cells: TestCell[], policy: Partial<PlacementPolicy> = {}, workflows: Workflow[] = []) {
+/** The tables on a real server with cells in them, and any number of control planes that share it. */
+export async function testFleet(cells: TestCell[], policy: Partial<PlacementPolicy> = {}) {
   const database = await testDatabase();
   const settings = { policy: PlacementPolicy.parse({ headroomRatio: 0, ...policy }), regions: ["eu", "us"] };
   const events = eventSink(insertEvents);
@@ -39,7 +42,27 @@ export async function testFleet(cells: TestCell[], policy: Partial<PlacementPoli
   /** Rows that tenants have in their cells, as "cell/tenant". */
   const rowsInCells = new Map<string, number>();
   const closing: (() => Promise<void> | void)[] = [];
+  /** While it is broken, no cell can be made. */
+  const engine = { broken: false };
   let index = 0;
+
+  /** Stands for the cell's own workflow. */
+  const makeCell: Workflow<CreateCellInput> = {
+    name: "cell.create",
+    version: 1,
+    input: CreateCellInput,
+    subject: ({ spec }) => `cell/${spec.cell}`,
+    steps: [
+      {
+        name: "make",
+        retry: { attemptsMax: 1 },
+        run: async ({ input: { spec } }) => {
+          if (engine.broken) throw new Error("no such image");
+          await addCell({ name: spec.cell, region: spec.region, class: spec.class });
+        },
+      },
+    ],
+  };
 
   function addPlane() {
     const store = openStore(database.url, { connectionsMax: 4 });
@@ -48,7 +71,7 @@ export async function testFleet(cells: TestCell[], policy: Partial<PlacementPoli
     const start: Parameters<typeof createPlacementStore>[0]["start"] = (tx, name, input) => {
       const workflow = all.find((workflow) => workflow.name === name);
       assert(workflow, `there is a workflow ${name}`);
-      return startRun(tx, workflow, input);
+      return runs.startRun(tx, workflow, input);
     };
     const admission = createPlacementStore({
       store, tenants, claims, start,
@@ -62,9 +85,9 @@ export async function testFleet(cells: TestCell[], policy: Partial<PlacementPoli
         return { orders: count };
       },
     };
-    const all = [...tenantWorkflows({ store, tenants, claims, admission, eraser }), ...workflows];
+    const all = [...tenantWorkflows({ store, tenants, claims, admission, eraser }), workflow(makeCell)];
     const tokens = openTokenStore(store);
-    const handlers = [...tenantHandlers({ store, tenants, admission, start }), ...placementHandlers({ admission }), ...claimHandlers({ store, claims })];
+    const handlers = [...tenantHandlers({ store, tenants, admission, start }), ...placementHandlers({ admission }), ...claimHandlers({ store, claims }), ...operationHandlers({ store, runs, events })];
     const app = createApp({ store, tokens, handlers, log: pino({ level: "silent" }) });
     closing.push(() => tokens.close(), () => store.close());
 
@@ -76,7 +99,12 @@ export async function testFleet(cells: TestCell[], policy: Partial<PlacementPoli
       const response = await app.request(path, { method, headers: { authorization: `Bearer ${secrets[role]}`, ...carried, ...headers }, ...(body === undefined ? {} : { body: text }) });
       return { status: response.status, body: (await response.json()) as R & { code: string; detail: string } };
     }
-    return { store, tenants, claims, admission, workflows: all, app, create, send };
+    function startRunner(): void {
+      const runner = createRunner({ store, workflows: all, build: "test" });
+      runner.start();
+      closing.unshift(() => runner.stop({ drainMs: 100 }));
+    }
+    return { store, tenants, claims, admission, app, create, send, startRunner };
   }
 
   const first = addPlane();
@@ -94,7 +122,7 @@ export async function testFleet(cells: TestCell[], policy: Partial<PlacementPoli
   for (const cell of cells) await addCell(cell);
 
   return {
-    ...first, events, settings, secrets, rowsInCells, addPlane, addCell,
+    ...first, settings, secrets, engine, rowsInCells, addPlane, addCell,
     atEnd: (close: () => Promise<void>) => void closing.unshift(close),
     /** Counters of each cell, and what they should be by the tenants it has. */
     async counters() {
