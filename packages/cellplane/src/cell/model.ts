@@ -23,7 +23,7 @@ export const Capacity = z.object({
   connections: z.number().min(0).optional(),
   requestsPerSecond: z.number().min(0).optional(),
   diskBytes: z.number().min(0).optional(),
-});
+}).meta({ id: "Capacity" });
 export type Capacity = z.infer<typeof Capacity>;
 export const dimensions = ["tenants", "connections", "requestsPerSecond", "diskBytes"] as const satisfies readonly (keyof Capacity)[];
 
@@ -45,7 +45,7 @@ export const ServiceSpec = z.strictObject({
   readiness: Readiness.optional(),
   /** Where a relative program path and the process itself start; default: the folder of the fleet file. */
   directory: z.string().optional(),
-});
+}).meta({ id: "ServiceSpec" });
 export type ServiceSpec = z.infer<typeof ServiceSpec>;
 
 export const DatabaseSpec = z.strictObject({
@@ -56,7 +56,7 @@ export const DatabaseSpec = z.strictObject({
   schema: z.array(z.string()).default([]),
   /** The column that names the tenant in every tenant table. */
   tenantColumn: z.string().regex(/^[a-z_][a-z0-9_]*$/).default("tenant_id"),
-});
+}).meta({ id: "DatabaseSpec" });
 export type DatabaseSpec = z.infer<typeof DatabaseSpec>;
 
 /** What all cells of a kind have in common; a cell is a blueprint in a region. */
@@ -82,7 +82,7 @@ export const CellSpec = z.object({
   ...Blueprint.shape,
   /** Absolute folder that relative paths start from. */
   baseDirectory: z.string(),
-});
+}).meta({ id: "CellSpec" });
 export type CellSpec = z.infer<typeof CellSpec>;
 
 export const HealthCheck = z.object({
@@ -91,7 +91,7 @@ export const HealthCheck = z.object({
   ok: z.boolean(),
   /** What was seen, for people; "" when well. */
   detail: z.string(),
-});
+}).meta({ id: "HealthCheck" });
 export type HealthCheck = z.infer<typeof HealthCheck>;
 
 /** What an engine says is there, whoever made it so. */
@@ -172,7 +172,7 @@ export const Cell = z.object({
   /** Id of the operation in work on it; null when none. */
   operation: z.string().nullable(),
   createdAt: z.iso.datetime(),
-});
+}).meta({ id: "Cell" });
 export type Cell = z.infer<typeof Cell>;
 
 /** What people may do with a cell. */

@@ -128,7 +128,7 @@ export const Operation = z.object({
   parent: z.string().nullable(),
   createdAt: z.iso.datetime(),
   finishedAt: z.iso.datetime().nullable(),
-});
+}).meta({ id: "Operation" });
 export type Operation = z.infer<typeof Operation>;
 
 /** What became of one step. */
