@@ -6,7 +6,7 @@ import { endpoint, handler, type Handler, page, PageQuery } from "../http/contra
 import type { Queryable, Tx } from "../store/model.ts";
 import type { Json } from "../workflow/model.ts";
 import { Cell, CellDetail, CellSpec, cellStates, FieldChange, HealthCheck, NewCell, Observed, Overrides } from "./model.ts";
-import { allow, changesBetween, mergeOverrides, refusedChanges, refusedVerbs, touchesProcesses } from "./plan.ts";
+import { allow, changesBetween, mergeOverrides, refusedChanges, refusedVerbs } from "./plan.ts";
 import type { CellRecord, CellStore } from "./store.ts";
 import type { CreateCellInput, DestroyCellInput, UpdateCellInput } from "./steps.ts";
 
@@ -49,7 +49,7 @@ export interface CellHandlerDeps {
   /** @throws CellplaneError driver_unknown */
   driver: (name: string) => CellDriver;
   /** What a cell of the fleet would be made from. @throws CellplaneError fleet_missing, invalid_input */
-  specOf: (at: Queryable, cell: Pick<NewCell, "name" | "region" | "blueprint" | "overrides">) => Promise<CellSpec>;
+  specOf: (at: Queryable | undefined, cell: Pick<NewCell, "name" | "region" | "blueprint" | "overrides">) => Promise<CellSpec>;
   /** Starts a run with the transaction. @returns its id */
   start: (tx: Tx, workflow: string, input: Json) => Promise<string>;
 }
@@ -108,23 +108,32 @@ export function cellHandlers({ cells, driver, specOf, start }: CellHandlerDeps):
       }),
     ),
 
-    handler(updateCell, ({ params, body, ifMatch, mutate }) =>
-      mutate(async (tx) => {
-        const cell = await hold(tx, params.cell, ifMatch);
+    handler(updateCell, async ({ params, body, ifMatch, signal, mutate }) => {
+      const wantedOf = async (cell: CellRecord, at?: Queryable) => {
         allow("update", cell);
         const overrides = mergeOverrides(cell.overrides, body.overrides);
-        const spec = await specOf(tx, { ...cell, overrides });
+        const spec = await specOf(at, { ...cell, overrides });
         const issues = refusedChanges(cell, cell.spec, spec);
         if (issues.length > 0) throw fail("cell_update_refused", { cell: cell.name, issues });
-        if (cell.drift.length > 0 && !body.overwriteDrift) throw fail("cell_drifted", { cell: cell.name, paths: cell.drift.map((field) => field.path) });
-        const changes = changesBetween(cell.spec, spec);
-        const restarts = touchesProcesses(changes);
+        return { overrides, spec };
+      };
+      // The engine is asked before any transaction is begun: what it says may take a while.
+      const seen = await need(params.cell);
+      const engine = driver(seen.driver);
+      const { drift } = await engine.observe(seen.name, signal);
+      if (drift.length > 0 && !body.overwriteDrift) throw fail("cell_drifted", { cell: seen.name, paths: drift.map((field) => field.path) });
+      const { changes: all, restarts } = await engine.plan((await wantedOf(seen)).spec, signal, { overwriteDrift: body.overwriteDrift });
+
+      return mutate(async (tx) => {
+        const cell = await hold(tx, params.cell, ifMatch);
+        const { overrides, spec } = await wantedOf(cell, tx);
         const labels = body.labels ?? cell.labels;
-        if (changes.length === 0 && changesBetween(cell.labels, labels).length === 0 && !body.overwriteDrift) return { ...shown(cell), changes, restarts };
+        const changes = [...(all as FieldChange[]), ...changesBetween(cell.labels, labels, "labels")];
+        if (changes.length === 0) return { ...shown(cell), changes, restarts };
         const input: UpdateCellInput = { spec, overrides, labels, overwriteDrift: body.overwriteDrift };
         return { ...(await begin(tx, cell, "cell.update", input)), changes, restarts };
-      }),
-    ),
+      });
+    }),
 
     handler(cordonCell, ({ params, ifMatch, mutate }) => mutate(async (tx) => shown(await cells.move(tx, await hold(tx, params.cell, ifMatch), "cordon")))),
 

@@ -115,8 +115,11 @@ test("F4: a plan that has become another is not applied", async () => {
 });
 
 test("F4: of two applies decided from the same fleet, the second to come is refused", async () => {
-  const [one, other] = await Promise.all([call<Applied>("applyFleet", { body: bodyOf(fileOf({ tenants: 21 })) }), call<Applied>("applyFleet", { body: bodyOf(fileOf({ tenants: 22 })) })]);
-  const runs = await Promise.all([one, other].map(({ operation }) => plane.wait(operation ?? "")));
+  const decided = await Promise.all([21, 22].map(async (tenants) => ({ text: fileOf({ tenants }), plan: await planned(fileOf({ tenants })) })));
+  const started = await Promise.all(
+    decided.map(({ text, plan }) => plane.startRun("fleet.apply", { wanted: { fleet: parseFleet(text, "cellplane.yaml").fleet, file: "cellplane.yaml", baseDirectory: "/srv/shop" }, plan })),
+  );
+  const runs = await Promise.all(started.map((run) => plane.wait(run)));
   expect(runs.map(({ state }) => state).sort()).toEqual(["failed", "succeeded"]);
   expect(runs.find(({ state }) => state === "failed")?.error?.code).toBe("generation_stale");
 });

@@ -107,12 +107,13 @@ describe("F2: whatever a file holds, it is judged in bounded time", () => {
     ["many wide aliases", `a: &a [${"1,".repeat(5000)}1]\nb: [${"*a,".repeat(90)}*a]`, /more than 200000 values/],
     ["too many values", `a: [${"1,".repeat(300_000)}1]`, /more than a fleet could need/],
     ["too large", "#".repeat(bytesMax + 1), /larger than 1048576 bytes/],
-    ["many unknown fields", Array.from({ length: 30_000 }, (_, i) => `k${i}: 1\n`).join(""), /unknown field k0/],
-    ["a key that stands twice, late", `${cellsFile(5000)}  c-1: {}\n`, /the key c-1 stands twice: first in line 16/],
+    ["many unknown fields", Array.from({ length: 10_000 }, (_, i) => `k${i}: 1\n`).join(""), /unknown field k0/],
+    ["a key that stands twice, late", `${cellsFile(2000)}  c-1: {}\n`, /the key c-1 stands twice: first in line 16/],
   ])("%s", (_, text, message) => {
-    const startedMs = performance.now();
+    const before = process.cpuUsage();
     expect(issuesOf(text).join("\n")).toMatch(message);
-    expect(performance.now() - startedMs).toBeLessThan(5000);
+    const { user, system } = process.cpuUsage(before);
+    expect((user + system) / 1000, "ms of CPU").toBeLessThan(3000);
   });
 
   test("ten thousand cells are read", () => {

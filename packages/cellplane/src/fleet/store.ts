@@ -37,7 +37,7 @@ export function createFleetStore(store: Queryable) {
     },
 
     /** What a cell of this fleet would be made from. @throws CellplaneError fleet_missing, invalid_input */
-    async specOf(at: Queryable, cell: Pick<NewCell, "name" | "region" | "blueprint" | "overrides">): Promise<CellSpec> {
+    async specOf(at: Queryable | undefined, cell: Pick<NewCell, "name" | "region" | "blueprint" | "overrides">): Promise<CellSpec> {
       const stored = await current(at);
       if (!stored) throw fail("fleet_missing", {});
       const spec = specOf(stored, cell);
