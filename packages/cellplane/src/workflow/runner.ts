@@ -132,8 +132,8 @@ export function createRunner({ store, workflows, build, slots = 20, events, log 
       }
       if (answer.due || answer.dead.length > 0) look(born);
       if (answer.dueInMs !== null) born.lookAfter(answer.dueInMs);
-      if (count % sweepEveryTicks === 1) await wakeForgotten(store);
-      if (count % forgetEveryTicks === 2 && retentionDays !== null) await deleteFinalRuns(store, { olderThanDays: retentionDays, countMax: 1000 });
+      if (count % sweepEveryTicks === sweepEveryTicks - 1) await wakeForgotten(store);
+      if (count % forgetEveryTicks === 1 && retentionDays !== null) await deleteFinalRuns(store, { olderThanDays: retentionDays, countMax: 1000 });
     } catch (error) {
       if (!born.over) log({ kind: "problem", error });
     }

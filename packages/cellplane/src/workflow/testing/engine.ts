@@ -12,6 +12,12 @@ export async function openEngine({ schema = true } = {}) {
   const store = openStore(db.url);
   if (schema) await applySchema(store);
   const runners: { runner: Runner; store: Store }[] = [];
+  const stopRunners = async (): Promise<void> => {
+    await Promise.all(runners.splice(0).map(async ({ runner, store }) => {
+      await runner.stop({ drainMs: 100 });
+      await store.close();
+    }));
+  };
   return {
     url: db.url,
     store,
@@ -25,11 +31,9 @@ export async function openEngine({ schema = true } = {}) {
     },
     start: <I>(of: StartableWorkflow<I>, input: I, options?: StartOptions): Promise<string> => store.transaction((tx) => startRun(tx, of, input, options)),
     wait: (id: string, timeoutMs = 20_000): Promise<Operation> => waitForOperation(store, id, { timeoutMs }),
+    stopRunners,
     async close(): Promise<void> {
-      await Promise.all(runners.map(async ({ runner, store }) => {
-        await runner.stop({ drainMs: 100 });
-        await store.close();
-      }));
+      await stopRunners();
       await store.close();
       await db.drop();
     },
