@@ -4,7 +4,7 @@
  */
 
 /** 1 failed · 3 usage or validation · 4 auth · 5 conflict or stale plan · 6 timed out waiting · 7 failed and rolled back · 8 refused by a guard */
-export type ExitCode = 1 | 3 | 4 | 5 | 6 | 7 | 8;
+type ExitCode = 1 | 3 | 4 | 5 | 6 | 7 | 8;
 
 interface ErrorKind<D> {
   http: number;

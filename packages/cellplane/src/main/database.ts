@@ -8,7 +8,7 @@ import { keepAddresses, keptAddresses } from "./address.ts";
 import type { StateLayout } from "./state.ts";
 
 /** The service's name in the state directory. */
-export const controlPostgres = "control-postgres";
+const controlPostgres = "control-postgres";
 const readyTimeoutMs = 60_000;
 
 /**
