@@ -22,6 +22,7 @@ import { packEntry } from "../packages/cellplane/src/routing/model.ts";
 import { RouteTable } from "../packages/cellplane/src/routing/table.ts";
 import { openRouteDisk } from "../packages/cellplane/src/router/disk.ts";
 import { startRouter } from "../packages/cellplane/src/router/serve.ts";
+import { median, printJson, printTable, quick, shown, spread } from "./shared/report.ts";
 
 const stampSecret = "bench";
 const suffix = "bench.test";
@@ -42,9 +43,8 @@ interface Proxy {
 }
 
 async function main(): Promise<void> {
-  const quick = process.argv.includes("--quick");
   const seconds = quick ? 1 : 3;
-  const rounds = quick ? 5 : 9;
+  const rounds = quick ? 4 : 9;
   const directory = mkdtempSync(join(tmpdir(), "cellplane-bench-router-"));
   const children: ChildProcess[] = [];
   const start = (command: string, args: string[]): ChildProcess => {
@@ -91,8 +91,8 @@ async function main(): Promise<void> {
       }
     }
     const routerProxy = proxies[0] as Proxy;
-    const added = [0, 1, 2].map(() => 0);
-    for (let i = 0; i < added.length; i++) added[i] = (await wrk(routerProxy.port, routerProxy.script, 1, 1)).p50Ms - (await wrk(cellPort, routerProxy.script, 1, 1)).p50Ms;
+    const added: number[] = [];
+    for (let i = 0; i < 3; i++) added.push((await wrk(routerProxy.port, routerProxy.script, 1, 1)).p50Ms - (await wrk(cellPort, routerProxy.script, 1, 1)).p50Ms);
 
     const of = (name: string): number => median(micros.get(name) ?? []);
     const figures = {
@@ -104,14 +104,10 @@ async function main(): Promise<void> {
       routerMicros: of("router 10000"),
       haproxyMicros: of("haproxy 10000"),
     };
-    console.log("tenants in the map      µs of CPU per request (spread)      requests/s\n");
-    for (const { name } of proxies) {
-      const all = micros.get(name) ?? [];
-      console.log(`${name.padEnd(22)}  ${of(name).toFixed(1).padStart(6)}   (${Math.min(...all).toFixed(1)}–${Math.max(...all).toFixed(1)})`.padEnd(60) + `${median(rates.get(name) ?? []).toFixed(0)}`);
-    }
+    printTable([["proxy, tenants", "µs of CPU per request", "requests/s"], ...proxies.map(({ name }) => [name, spread(micros.get(name) ?? []), shown(median(rates.get(name) ?? []))])]);
     console.log(`\nrouter ÷ HAProxy: ${figures.cpuVsHaproxy10k.toFixed(2)} (10k), ${figures.cpuVsHaproxy1M.toFixed(2)} (1M)   router ÷ nginx: ${figures.cpuVsNginx.toFixed(2)}`);
     console.log(`latency added at the median: ${figures.addedP50Ms.toFixed(3)} ms   failed requests: ${failed}   Node ${process.version}`);
-    if (process.argv.includes("--json")) console.log(JSON.stringify(figures));
+    printJson(figures);
   } finally {
     for (const child of children) child.kill("SIGTERM");
     await Promise.all(children.map((child) => (child.exitCode !== null || child.signalCode !== null ? null : new Promise((resolve) => child.once("exit", resolve)))));
@@ -255,8 +251,6 @@ function cpuSeconds(child: ChildProcess): number {
     return sum + (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
   }, 0);
 }
-
-const median = (values: number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
 
 function freePort(): Promise<number> {
   return new Promise((resolve) => {

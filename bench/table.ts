@@ -13,8 +13,8 @@ import { readSnapshot, sealSnapshot } from "../packages/cellplane/src/routing/sn
 import { lineReader, tableLines } from "../packages/cellplane/src/routing/lines.ts";
 import { packEntry } from "../packages/cellplane/src/routing/model.ts";
 import { RouteTable } from "../packages/cellplane/src/routing/table.ts";
+import { median, printJson, printTable, quick, shown } from "./shared/report.ts";
 
-const quick = process.argv.includes("--quick");
 const tenants = Number(process.env["TENANTS"] ?? (quick ? 1_000_000 : 10_000_000));
 const looks = 2_000_000;
 const nameOf = (i: number): string => `tenant-${1_000_000 + i}`;
@@ -45,13 +45,13 @@ const table = fill(tenants, false);
 const bytesPerTenant = table.byteLength() / tenants;
 const { bytes, ends } = questions(tenants);
 
-const lookupNs = [0, 1, 2].map(() => {
+const lookupNs = median([0, 1, 2].map(() => {
   const start = process.hrtime.bigint();
   let epochs = 0;
   for (let i = 0; i < looks; i++) epochs += table.entryOf(table.find("name", bytes, ends[i] ?? 0, ends[i + 1] ?? 0)) % 2 ** 32;
   if (epochs === 0) throw new Error("nothing was found");
   return (seconds(start) * 1e9) / looks;
-}).sort((a, b) => a - b)[1] ?? 0;
+}));
 
 const read = lineReader(table);
 const applyMicros = (() => {
@@ -90,12 +90,14 @@ for (let i = 0; i < looks; i++) found += map.get(bytes.toString("latin1", ends[i
 const mapLookupNs = (seconds(start) * 1e9) / looks;
 if (found < 0) throw new Error("unreachable");
 
-const figures = { tenants, bytesPerTenant, bytesPerTenantWithHost, lookupNs, applyMicros, loadSeconds, writeSeconds, snapshotBytes, mapBytesPerTenant, mapLookupNs };
 console.log(`table of ${tenants.toLocaleString("en")} tenants, beside a Map of ${sample.toLocaleString("en")}\n`);
-console.log("                     table        Map");
-console.log(`bytes per tenant     ${bytesPerTenant.toFixed(1).padEnd(12)} ${mapBytesPerTenant.toFixed(1)}`);
-console.log(`  with a host more   ${bytesPerTenantWithHost.toFixed(1)}`);
-console.log(`look-up, ns          ${lookupNs.toFixed(0).padEnd(12)} ${mapLookupNs.toFixed(0)}`);
-console.log(`apply a change, µs   ${applyMicros.toFixed(2)}`);
-console.log(`load snapshot, s     ${loadSeconds.toFixed(2)}   (${(snapshotBytes / 2 ** 20).toFixed(0)} MiB; written in ${writeSeconds.toFixed(2)} s)`);
-if (process.argv.includes("--json")) console.log(JSON.stringify(figures));
+printTable([
+  ["", "table", "Map"],
+  ["bytes per tenant", shown(bytesPerTenant), shown(mapBytesPerTenant)],
+  ["  with a host besides", shown(bytesPerTenantWithHost), ""],
+  ["look-up, ns", shown(lookupNs), shown(mapLookupNs)],
+  ["apply a change, µs", shown(applyMicros), ""],
+  ["load the snapshot, s", shown(loadSeconds), ""],
+  ["write the snapshot, s", shown(writeSeconds), ""],
+]);
+printJson({ tenants, bytesPerTenant, bytesPerTenantWithHost, lookupNs, applyMicros, loadSeconds, writeSeconds, snapshotBytes, mapBytesPerTenant, mapLookupNs });

@@ -13,7 +13,7 @@ const metric = async (fleet: TestFleet, name: string): Promise<number> => Number
 
 const closing: (() => Promise<void>)[] = [];
 afterEach(async () => {
-  for (const close of closing.splice(0).reverse()) await close();
+  for (const close of closing.splice(0).toReversed()) await close();
 });
 
 async function controlled(): Promise<{ control: TestControl; fleet: TestFleet; cells: TestCell[] }> {
@@ -273,7 +273,7 @@ describe("D16, R6: a cell's 421 sends the request by the newer route", () => {
     expect(cellOf(await fleet.raw(get("acme.test")))).toBe("route_stale");
     expect(performance.now() - start).toBeGreaterThan(250);
     const answer = await fleet.raw(post("x".repeat(5000)));
-    expect([cellOf(answer), /^HTTP\/1\.1 503/.test(answer), answer.includes("retry-after")]).toEqual(["route_stale", true, true]);
+    expect([cellOf(answer), answer.startsWith("HTTP/1.1 503"), answer.includes("retry-after")]).toEqual(["route_stale", true, true]);
   });
 
   test("a storm of them ends", async () => {

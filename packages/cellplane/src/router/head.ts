@@ -6,19 +6,19 @@ import type { RequestHead } from "../routing/model.ts";
  * passed on is byte for byte what was checked, so a cell cannot see another message than the router did (SPEC D1).
  */
 
-export const headBytesMax = 16 * 1024;
-export const targetBytesMax = 8 * 1024;
-export const fieldsMax = 100;
+const headBytesMax = 16 * 1024;
+const targetBytesMax = 8 * 1024;
+const fieldsMax = 100;
 
 /** What a field means to a router; `plain` ones are passed on. */
-export const field = {
+const field = {
   plain: 0, host: 1, contentLength: 2, transferEncoding: 3, connection: 4, expect: 5, upgrade: 6, requestId: 7, keepAlive: 8,
   /** Hop by hop, or ours to set: never passed on. */
   dropped: 9,
 } as const;
 
 /** Head not complete. Other answers are its end (> 0) or minus an HTTP status (< 0). */
-export const incomplete = 0;
+const incomplete = 0;
 
 const cr = 0x0d;
 const lf = 0x0a;

@@ -1,7 +1,7 @@
 import { refusals } from "../routing/model.ts";
 
 /** Why the router answers by itself. What routing decides is in routing/model.ts. */
-export const refusalKinds = {
+const refusalKinds = {
   ...refusals,
   bad_request: { status: 400, title: "This is no HTTP/1.1 request" },
   method_refused: { status: 405, title: "The router does not pass on this method" },

@@ -6,7 +6,7 @@ import type { SnapshotPosition } from "./snapshot.ts";
  * The live stream from the control plane to a router:
  *
  *   batch <from> <to> <digest at to> <bytes>      then so many bytes: for each version a line `v <version>` and its lines
- *   beat <version>                                nothing new; sent every few seconds
+ *   beat <version> <ms>                           nothing new; sent every few seconds. Acknowledge at most every so many ms
  *   gap                                           the log no longer reaches back to where the reader is: take a snapshot
  *
  * Each version's digest covers its lines and the digest before it, so that a reader whose digest fits has the same
@@ -22,7 +22,7 @@ export interface LogRow {
 
 export type Frame =
   | { kind: "batch"; from: number; to: number; digest: string; payload: Buffer }
-  | { kind: "beat"; version: number }
+  | { kind: "beat"; version: number; ackEveryMs: number }
   | { kind: "gap" };
 
 /** What the store computes in SQL, once more. */
@@ -37,11 +37,11 @@ export function batchFrame(rows: readonly LogRow[]): Buffer {
   return Buffer.concat([Buffer.from(`batch ${first.version - 1} ${last.version} ${last.digest} ${payload.length}\n`), payload]);
 }
 
-export const beatFrame = (version: number): Buffer => Buffer.from(`beat ${version}\n`);
+export const beatFrame = (version: number, ackEveryMs: number): Buffer => Buffer.from(`beat ${version} ${ackEveryMs}\n`);
 export const gapFrame = (): Buffer => Buffer.from("gap\n");
 
 const headMax = 200;
-export const payloadMax = 256 * 1024 * 1024;
+const payloadMax = 256 * 1024 * 1024;
 
 /** @throws BadLines when what arrives is no stream of frames, or ends within one */
 export async function* readFrames(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Frame> {
@@ -72,8 +72,8 @@ export async function* readFrames(chunks: AsyncIterable<Uint8Array>): AsyncGener
         bytes = bytes.subarray(end);
         continue;
       }
-      const [, version] = /^beat (\d{1,15})$/.exec(head) ?? [];
-      if (version !== undefined) yield { kind: "beat", version: Number(version) };
+      const [, version, ackEveryMs] = /^beat (\d{1,15}) (\d{1,6})$/.exec(head) ?? [];
+      if (version !== undefined) yield { kind: "beat", version: Number(version), ackEveryMs: Number(ackEveryMs) };
       else if (head === "gap") yield { kind: "gap" };
       else throw new BadLines(`no frame of the route stream: ${head.slice(0, 100)}`);
       bytes = bytes.subarray(headEnd + 1);

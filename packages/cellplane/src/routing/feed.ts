@@ -39,6 +39,9 @@ const recentBytesMax = 8 * 1024 * 1024;
 /** A router that lets this much pile up is cut off; it resumes where it is. */
 const backlogBytesMax = 64 * 1024 * 1024;
 const highWaterMark = 1024 * 1024;
+/** Acknowledgements an instance wants a second, of all its routers together. */
+const acksPerSecond = 1000;
+const ackEveryMsMin = 20;
 const snapshotReuseMs = 2000;
 const routersSinceMs = 3_600_000;
 
@@ -115,8 +118,9 @@ export async function openRouteFeed(store: Store, { clock, coalesceMs = 20, beat
     else wake(coalesceMs);
   });
 
+  const beat = (): Buffer => beatFrame(tail.version, Math.max(ackEveryMsMin, Math.round((subscribers.size * 1000) / acksPerSecond)));
   const beats = setInterval(() => {
-    const frame = beatFrame(tail.version);
+    const frame = beat();
     for (const subscriber of subscribers) push(subscriber, frame);
   }, beatMs);
   beats.unref();
@@ -132,7 +136,7 @@ export async function openRouteFeed(store: Store, { clock, coalesceMs = 20, beat
       controller.enqueue(gapFrame());
       return controller.close();
     }
-    controller.enqueue(beatFrame(tail.version));
+    controller.enqueue(beat());
     while (version < tail.version) {
       const oldest = recent[0]?.version ?? Infinity;
       const rows = oldest <= version + 1 ? recent.slice(version + 1 - oldest, version + 1 - oldest + pageRows) : await changesSince(store, version, pageRows);

@@ -16,7 +16,7 @@ export type RouteState = (typeof routeStates)[number];
 
 /** What a router does with a cell: open takes requests, closed answers 503 at once. */
 export const cellRouteStates = ["open", "closed"] as const;
-export type CellRouteState = (typeof cellRouteStates)[number];
+type CellRouteState = (typeof cellRouteStates)[number];
 
 /** How a request names its tenant, tried in the order given; the first rule that finds a tenant decides. */
 export const IdentifyRule = z.discriminatedUnion("by", [
@@ -123,7 +123,7 @@ export const refusals = {
   cell_closed: { status: 503, title: "The tenant's cell takes no requests" },
   cell_unknown: { status: 503, title: "The tenant's cell is not known here" },
 } as const;
-export type RefusalReason = keyof typeof refusals;
+type RefusalReason = keyof typeof refusals;
 
 export interface RouteDecision {
   kind: "route";
@@ -135,7 +135,7 @@ export interface RouteDecision {
   epoch: number;
   state: "active" | "hold";
 }
-export interface RefuseDecision {
+interface RefuseDecision {
   kind: "refuse";
   status: number;
   reason: RefusalReason;

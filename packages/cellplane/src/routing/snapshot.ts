@@ -21,7 +21,7 @@ const format = "cellplane-routes 1";
 const headerMax = 200;
 const lineMax = 1 << 20;
 
-export const snapshotHeader = ({ version, digest }: SnapshotPosition, lines: number): string => `${format} ${version} ${digest} ${lines}\n`;
+const snapshotHeader = ({ version, digest }: SnapshotPosition, lines: number): string => `${format} ${version} ${digest} ${lines}\n`;
 
 const sealer = (key: string | null): Hash | Hmac => (key === null ? createHash("sha256") : createHmac("sha256", key));
 

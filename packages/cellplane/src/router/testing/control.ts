@@ -51,7 +51,7 @@ export async function testControl(changes: RouteChange[] = [], token = "router-t
       const known = rows.some((row) => row.version === from && row.digest === url.searchParams.get("digest")) || (from === head().version && url.searchParams.get("digest") === head().digest);
       const rest = rows.filter((row) => row.version > from);
       if (!known || (rest[0] && rest[0].version !== from + 1)) return void response.end(gapFrame());
-      response.write(beatFrame(head().version));
+      response.write(beatFrame(head().version, 0));
       if (rest.length > 0) response.write(spoil("batch", batchFrame(rest)));
       streams.add(response);
       response.on("close", () => streams.delete(response));
@@ -67,7 +67,7 @@ export async function testControl(changes: RouteChange[] = [], token = "router-t
   const listen = (): Promise<void> => new Promise((resolve) => server.listen(port, "127.0.0.1", () => resolve()));
   await listen();
   port = (server.address() as AddressInfo).port;
-  const beats = setInterval(() => streams.forEach((stream) => stream.write(beatFrame(head().version))), 200);
+  const beats = setInterval(() => streams.forEach((stream) => stream.write(beatFrame(head().version, 0))), 200);
 
   const control: TestControl = {
     url: `http://127.0.0.1:${port}`, mangle: null, acks: [], snapshots: 0,
