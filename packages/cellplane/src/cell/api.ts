@@ -74,6 +74,7 @@ export function cellHandlers({ cells, driver, specOf, start }: CellHandlerDeps):
     return cell;
   }
 
+  /** For runs that say themselves when they are over, however they end. */
   async function begin(tx: Tx, cell: CellRecord, workflow: string, input: unknown): Promise<Cell> {
     const operation = await start(tx, workflow, input as Json);
     await cells.engage(tx, cell.name, operation);
@@ -151,7 +152,7 @@ export function cellHandlers({ cells, driver, specOf, start }: CellHandlerDeps):
       mutate(async (tx) => {
         const cell = await hold(tx, params.cell, ifMatch);
         allow("retire", cell);
-        return begin(tx, cell, "cell.retire", { cell: cell.name });
+        return { ...shown(cell), operation: await start(tx, "cell.retire", { cell: cell.name }) };
       }),
     ),
 
@@ -160,7 +161,7 @@ export function cellHandlers({ cells, driver, specOf, start }: CellHandlerDeps):
         const cell = await hold(tx, params.cell, ifMatch);
         allow("destroy", cell);
         const input: DestroyCellInput = { cell: cell.name, purge: query.purge };
-        return begin(tx, cell, "cell.destroy", input);
+        return { ...shown(cell), operation: await start(tx, "cell.destroy", input) };
       }),
     ),
   ];

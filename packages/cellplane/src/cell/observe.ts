@@ -113,7 +113,7 @@ async function lookAt({ driver, clock, report, driftEveryMs = 30_000 }: ObserveD
   const failures = checks.every((check) => check.ok) ? 0 : (before?.failures ?? 0) + 1;
   const memory: Memory = { cell: cell.name, ok: before?.ok ?? null, checks: before?.checks ?? [], drift: before?.drift ?? null, failures, observedAtMs, driftAtMs: before?.driftAtMs ?? -Infinity, savedAtMs: before?.savedAtMs ?? 0 };
   if (failures === 0 || failures >= failuresMax) Object.assign(memory, { ok: failures === 0, checks });
-  if (!cell.busy && observedAtMs - memory.driftAtMs >= driftEveryMs) {
+  if (observedAtMs - memory.driftAtMs >= driftEveryMs) {
     memory.driftAtMs = observedAtMs;
     const observed = await driver(cell.driver).observe(cell.name, within(driftTimeoutMs)).catch(report);
     if (observed) memory.drift = observed.drift;

@@ -90,11 +90,12 @@ test("C11: an update whose engine dies half-way for good is taken back", async (
 
 test("C12: while an update is under way no more is placed than both capacities hold", async () => {
   await plane.create(specNamed("c12-1", { capacity: { tenants: 2 } }));
-  plane.fake.failNext("apply", "c12-1", fail("driver_failed", { cell: "c12-1", why: "slow" }), 3);
+  plane.fake.setHealth("c12-1", [{ name: "service/app", ok: false, detail: "starting" }]);
   const run = await plane.startRun("cell.update", plane.updateInput(specNamed("c12-1", { capacity: { tenants: 1 }, version: "2" })));
-  await until("the update begins", async () => (await plane.now("c12-1")).capacity.tenants === 1);
+  await until("it waits to be well", async () => (await getOperation(plane.store, run)).step === "healthy");
   expect(await take("c12-1")).not.toBeNull();
   expect(await take("c12-1")).toBeNull();
+  plane.fake.setHealth("c12-1", null);
   expect((await plane.wait(run)).state).toBe("succeeded");
   const refused = await plane.update(specNamed("c12-1", { capacity: { tenants: 0 } }));
   expect(refused).toMatchObject({ error: { code: "cell_update_refused" } });

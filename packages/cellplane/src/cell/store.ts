@@ -24,10 +24,7 @@ export interface Look {
   observedAtMs: number;
 }
 
-export interface Watched extends Pick<Cell, "name" | "driver"> {
-  /** An operation works on it, so it differs from its spec for good reasons. */
-  busy: boolean;
-}
+export type Watched = Pick<Cell, "name" | "driver">;
 
 export interface Watch {
   /** False while another control plane has it. */
@@ -256,7 +253,7 @@ export function createCellStore(store: Store, events: EventSink) {
     },
 
     /** What there is to look at, without what looking does not need. */
-    watched: (): Promise<Watched[]> => store.query<Watched>("select name, driver, operation is not null as busy from cell where state in ('active', 'cordoned', 'draining', 'empty') order by name"),
+    watched: (): Promise<Watched[]> => store.query<Watched>("select name, driver from cell where state in ('active', 'cordoned', 'draining', 'empty') order by name"),
 
     /** Of all control planes one looks at the cells: the one that holds this lock, for as long as its session lives. */
     async openWatch(): Promise<Watch> {

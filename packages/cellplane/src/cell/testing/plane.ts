@@ -27,7 +27,7 @@ export async function openPlane({ more = () => [] }: { more?: (plane: Plane) => 
     if (name !== "fake") throw fail("driver_unknown", { driver: name, known: ["fake"] });
     return fake;
   };
-  const workflows = cellWorkflows({ store, cells, driver, routes: routePublisher, healthGraceMs: 300 });
+  const workflows = cellWorkflows({ store, cells, driver, routes: routePublisher, healthGraceMs: 2000 });
 
   async function start(workflow: string, input: unknown, tx = store as Parameters<typeof startRun>[0]): Promise<string> {
     const found = workflows.find(({ name }) => name === workflow);
