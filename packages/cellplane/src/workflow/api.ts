@@ -14,7 +14,7 @@ export const OperationDetail = Operation.extend({
 });
 export type OperationDetail = z.infer<typeof OperationDetail>;
 
-export const OperationQuery = PageQuery.extend({
+const OperationQuery = PageQuery.extend({
   /** "open": whatever is not final. */
   state: z.enum(["open", ...runStates]).optional(),
   /** As in "cell/eu-1". */

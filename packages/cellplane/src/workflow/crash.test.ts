@@ -77,7 +77,6 @@ afterAll(async () => {
 
 const rows = async <R>(sql: string, params: unknown[]): Promise<R[]> => (await db.query(sql, params)).rows as R[];
 const effectsOf = (run: string) => rows<{ what: string; epoch: string }>("select what, epoch from world_effect where run = $1 order by id", [run]);
-const firstOf = (what: string[]): string[] => [...new Set(what)];
 
 const points = { run: ["before", "inside", "answered", "written"], tx: ["before", "inside", "commit", "written"] };
 const forward = { reserve: "tx", make: "run", wire: "run", publish: "tx", check: "run" } as const;
@@ -94,23 +93,27 @@ test("W2, W3, W4, W6, W8: killed before, inside and after each step, forward and
 
     for (const { id, name, kill } of runs) {
       const at = `${name}, killed ${kill.point} ${kill.step}`;
-      expect((await engine.wait(id, 60_000)).state, at).toBe(name === "forward" ? "succeeded" : "undone");
+      const { state } = await engine.wait(id, 60_000);
       // Killed after its last write, it is told of a little later.
       await until(`${at}: it was killed`, () => fleet.told.some((event) => event.kind === "killed" && event.run === id));
-      expect(fleet.told.filter((event) => event.kind === "killed" && event.run === id), at).toHaveLength(1);
-
       const effects = await effectsOf(id);
-      const epochs = effects.map(({ epoch }) => Number(epoch));
-      expect(epochs, at).toEqual(epochs.toSorted((a, b) => a - b));
       const expected = name === "forward" ? ["make", "wire", "check"] : ["make", "wire", "break", "undo break", "undo wire", "undo make", "undo reserve"];
-      expect(firstOf(effects.map(({ what }) => what)), at).toEqual(expected);
-      // One death repeats at most the step it fell into.
-      expect(effects.length, at).toBeLessThanOrEqual(expected.length + 1);
-      const committed = await rows<{ step: string }>("select step from world_row where run = $1", [id]);
-      expect(committed.map(({ step }) => step), at).toEqual(name === "forward" ? ["reserve", "publish"] : ["reserve"]);
-      expect((await readSteps(engine.store, id)).map(({ name, state }) => `${name} ${state}`), at).toEqual(
-        name === "forward" ? Object.keys(forward).map((step) => `${step} done`) : ["reserve undone", "make undone", "wire undone", "break undone"],
-      );
+      const epochs = effects.map(({ epoch }) => Number(epoch));
+      expect({
+        at, state,
+        kills: fleet.told.filter((event) => event.kind === "killed" && event.run === id).length,
+        effects: [...new Set(effects.map(({ what }) => what))],
+        // One death repeats at most the step it fell into.
+        repeated: effects.length - expected.length <= 1,
+        epochs,
+        rows: (await rows<{ step: string }>("select step from world_row where run = $1", [id])).map(({ step }) => step),
+        steps: (await readSteps(engine.store, id)).map((step) => `${step.name} ${step.state}`),
+      }).toEqual({
+        at, state: name === "forward" ? "succeeded" : "undone", kills: 1, effects: expected, repeated: true,
+        epochs: epochs.toSorted((a, b) => a - b),
+        rows: name === "forward" ? ["reserve", "publish"] : ["reserve"],
+        steps: name === "forward" ? Object.keys(forward).map((step) => `${step} done`) : ["reserve undone", "make undone", "wire undone", "break undone"],
+      });
     }
     expect(await rows("select * from run_lock", [])).toEqual([]);
   } finally {
