@@ -11,12 +11,14 @@ import { CellplaneError, type ErrorCode, fail } from "../../base/errors.ts";
  *
  * No two may keep one state directory, and a killed one must not be in the way of the next. A stale socket file cannot be
  * taken over safely (between "nobody answers" and "removed" another may have come), so each candidate listens under a
- * name of its own and only then looks at the others: of two that come at once at least one sees the other and gives way.
+ * name of its own, only then looks at the others, and keeps the directory when it sees none: of two that come at once at
+ * least one sees the other. The first by name then waits, the others give way.
  */
 const pattern = /^keeper-(\d+)-[0-9a-f]+\.sock$/;
 /** sockaddr_un has room for 104 bytes on macOS, 108 on Linux. */
 const pathBytesMax = 103;
 const answerTimeoutMs = 2000;
+const openTimeoutMs = 10_000;
 
 /** The first line each caller reads. */
 interface Greeting {
@@ -40,24 +42,37 @@ export type Answering = (method: string, params: unknown, signal: AbortSignal) =
  * @throws CellplaneError state_dir_in_use, state_dir_too_long
  */
 export async function openChannel(stateDirectory: string, { yields, answer }: { yields: boolean; answer: Answering }): Promise<Channel> {
-  for (let attempt = 0; ; attempt++) {
-    const greeting: Greeting = { pid: process.pid, keeps: false, yields };
-    const own = await listen(stateDirectory, greeting, answer);
-    const others = await othersIn(stateDirectory, own.name);
-    if (others.length === 0) {
-      greeting.keeps = true;
-      return own;
+  const deadlineMs = performance.now() + openTimeoutMs;
+  const name = `keeper-${process.pid}-${randomBytes(3).toString("hex")}.sock`;
+  const greeting: Greeting = { pid: process.pid, keeps: false, yields };
+  let own: Channel | null = null;
+  try {
+    for (;;) {
+      const others = await othersIn(stateDirectory, name);
+      if (own && others.length === 0) {
+        greeting.keeps = true;
+        return own;
+      }
+      const keeper = others.find((other) => other.keeps);
+      const givesWay = keeper?.yields && !yields;
+      if ((keeper && !givesWay) || performance.now() > deadlineMs) throw fail("state_dir_in_use", { path: stateDirectory, pid: (keeper ?? others[0])?.pid ?? 0 });
+      if (givesWay) await callKeeper(stateDirectory, "yield", null).catch(() => undefined);
+      const mine = !others.some((other) => other.name < name);
+      if (mine) own ??= await listen(stateDirectory, name, greeting, answer);
+      else {
+        await own?.close();
+        own = null;
+      }
+      // Once it listens it looks at once; then it waits for those who see it to go.
+      if (others.length > 0) await sleep(10 + Math.random() * 20);
     }
-    await own.close();
-    const keeper = others.find((other) => other.keeps);
-    if (keeper && !yields && keeper.yields) await callKeeper(stateDirectory, "yield", null).catch(() => undefined);
-    else if (keeper || attempt >= 20) throw fail("state_dir_in_use", { path: stateDirectory, pid: others[0]?.pid ?? 0 });
-    await sleep(10 + Math.random() * 40);
+  } catch (error) {
+    await own?.close();
+    throw error;
   }
 }
 
-async function listen(stateDirectory: string, greeting: Greeting, answer: Answering): Promise<Channel & { name: string }> {
-  const name = `keeper-${process.pid}-${randomBytes(3).toString("hex")}.sock`;
+async function listen(stateDirectory: string, name: string, greeting: Greeting, answer: Answering): Promise<Channel> {
   const path = join(stateDirectory, name);
   if (Buffer.byteLength(path) > pathBytesMax) throw fail("state_dir_too_long", { path: stateDirectory, bytesMax: pathBytesMax - name.length - 1 });
   const server = createServer((socket) => serve(socket, greeting, answer));
@@ -67,7 +82,7 @@ async function listen(stateDirectory: string, greeting: Greeting, answer: Answer
   const draft = join(stateDirectory, `${name.slice(0, -5)}.tmp`);
   await new Promise<void>((resolve, reject) => server.once("error", reject).listen(draft, resolve));
   await rename(draft, path);
-  return { name, close: () => closeServer(server, sockets, path) };
+  return { close: () => closeServer(server, sockets, path) };
 }
 
 async function closeServer(server: Server, sockets: Set<Socket>, path: string): Promise<void> {
@@ -78,29 +93,27 @@ async function closeServer(server: Server, sockets: Set<Socket>, path: string): 
 }
 
 /** Everyone else who answers; sockets of the dead are removed. One that is silent lives: it may be stopped or busy. */
-async function othersIn(stateDirectory: string, ownName?: string): Promise<Greeting[]> {
-  const found: Greeting[] = [];
+async function othersIn(stateDirectory: string, ownName: string): Promise<(Greeting & { name: string })[]> {
+  const found: (Greeting & { name: string })[] = [];
   for (const name of await readdir(stateDirectory)) {
     const pid = pattern.exec(name)?.[1];
     if (pid === undefined || name === ownName) continue;
     const path = join(stateDirectory, name);
     const socket = await dial(path);
-    if (!socket) {
-      await rm(path, { force: true });
-      continue;
-    }
+    // Whoever ends in an orderly way takes the file away first, so a refusal comes from the dead, whose names never return.
+    if (socket === "dead") await rm(path, { force: true });
+    if (socket === "dead" || socket === "gone") continue;
     const greeting = await firstLine(socket).finally(() => socket.destroy());
-    if (greeting !== "closed") found.push(greeting ?? { pid: Number(pid), keeps: true, yields: false });
+    if (greeting !== "closed") found.push({ name, ...(greeting ?? { pid: Number(pid), keeps: true, yields: false }) });
   }
   return found;
 }
 
-/** Null when nobody listens. */
-function dial(path: string): Promise<Socket | null> {
+function dial(path: string): Promise<Socket | "dead" | "gone"> {
   return new Promise((resolve, reject) => {
     const socket = connect(path);
     socket.once("connect", () => resolve(socket));
-    socket.once("error", (error: NodeJS.ErrnoException) => (error.code === "ECONNREFUSED" || error.code === "ENOENT" ? resolve(null) : reject(error)));
+    socket.once("error", (error: NodeJS.ErrnoException) => (error.code === "ECONNREFUSED" ? resolve("dead") : ["ENOENT", "ECONNRESET", "EPIPE"].includes(error.code ?? "") ? resolve("gone") : reject(error)));
   });
 }
 
@@ -108,9 +121,14 @@ async function firstLine(socket: Socket): Promise<Greeting | null | "closed"> {
   socket.on("error", () => undefined);
   const timeout = AbortSignal.timeout(answerTimeoutMs);
   timeout.addEventListener("abort", () => socket.destroy());
-  for await (const line of createInterface(socket)) return JSON.parse(line) as Greeting;
-  return timeout.aborted ? null : "closed";
+  const line = await nextLine(linesOf(socket));
+  return line !== null ? (JSON.parse(line) as Greeting) : timeout.aborted ? null : "closed";
 }
+
+const linesOf = (socket: Socket): AsyncIterator<string> => createInterface(socket)[Symbol.asyncIterator]();
+
+/** Null when the other end has gone, in whatever way. */
+const nextLine = (lines: AsyncIterator<string>): Promise<string | null> => lines.next().then(({ done, value }) => (done ? null : value), () => null);
 
 function serve(socket: Socket, greeting: Greeting, answer: Answering): void {
   const gone = new AbortController();
@@ -136,18 +154,18 @@ export async function callKeeper(stateDirectory: string, method: string, params:
   for (const name of await readdir(stateDirectory).catch(() => [])) {
     if (!pattern.test(name)) continue;
     const socket = await dial(join(stateDirectory, name));
-    if (!socket) continue;
+    if (typeof socket === "string") continue;
     const abort = (): void => void socket.destroy();
     signal?.addEventListener("abort", abort);
     try {
       socket.on("error", () => undefined);
-      const lines = createInterface(socket)[Symbol.asyncIterator]();
-      const greeting = (await lines.next()).value as string | undefined;
-      if (greeting === undefined || !(JSON.parse(greeting) as Greeting).keeps) continue;
+      const lines = linesOf(socket);
+      const greeting = await nextLine(lines);
+      if (greeting === null || !(JSON.parse(greeting) as Greeting).keeps) continue;
       socket.write(`${JSON.stringify({ method, params })}\n`);
-      const line = (await lines.next()).value as string | undefined;
+      const line = await nextLine(lines);
       signal?.throwIfAborted();
-      if (line === undefined) break;
+      if (line === null) break;
       const reply = JSON.parse(line) as Answer;
       if ("error" in reply) throw fail(reply.error.code, reply.error.data);
       if ("defect" in reply) throw new Error(`the keeper failed: ${reply.defect}`);

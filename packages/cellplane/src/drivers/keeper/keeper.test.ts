@@ -112,6 +112,23 @@ test.skipIf(process.platform !== "linux")("K3: a killed keeper's processes run o
   await until(async () => (await keeper.status())[0]?.process?.pid !== adopted.pid && (await keeper.status())[0]?.state === "ready", "its restart");
 });
 
+test("K3: a process that has the pid by now is neither taken for the service nor harmed", async () => {
+  const keeper = await keep();
+  await keeper.put(service("a"));
+  const own = await running(keeper, "a");
+  await keeper.close();
+  const bystander = spawn("sleep", ["1000"], { detached: true });
+  const file = join(state, "services", "a.status.json");
+  await writeFile(file, (await readFile(file, "utf8")).replace(`"pid":${own.pid}`, `"pid":${bystander.pid}`));
+  process.kill(own.pid, "SIGKILL");
+  const next = await keep();
+  expect((await running(next, "a")).pid).not.toBe(bystander.pid);
+  await next.stopAll();
+  expect(bystander.exitCode ?? bystander.signalCode).toBeNull();
+  bystander.kill("SIGKILL");
+  await once(bystander, "exit");
+});
+
 test.skipIf(process.platform !== "linux").each(["keeper.spawned", "keeper.recorded", "keeper.started"])("K4: killed at %s, one process runs after the next keeper came", async (point) => {
   const marker = `1000.${await freePort()}`;
   const other = await otherKeeper(service("a", { command: ["sleep", marker] }), point);
@@ -160,7 +177,7 @@ test("K7: a service that fails is tried again, later and later, and is not waite
 test("K7: what cannot be started says why", async () => {
   const keeper = await keep();
   await keeper.put(service("a", { directory: join(state, "absent") }));
-  await keeper.put(service("b", { command: ["./absent"] }));
+  await keeper.put(service("b", { command: ["./absent"], ready: { kind: "tcp", host: "127.0.0.1", port: 1 } }));
   expect((await keeper.waitReady("a", 5000)).problem).toContain(`there is no folder ${join(state, "absent")}`);
   expect((await keeper.waitReady("b", 5000)).problem).toBe("it ended with code 127");
   expect(await readFile(join(state, "b.log"), "utf8")).toContain("absent");

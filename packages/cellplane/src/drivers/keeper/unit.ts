@@ -122,6 +122,7 @@ export async function createUnit(name: string, { directory, statusOf, changed }:
     try {
       const started = await launch(of, (process, logFrom) => record({ state: "starting", process, launched: launchDigest(of), problem: "it is starting", logFrom }));
       child = started;
+      launchedAtMs = performance.now();
       started.once("exit", bell.ring);
     } catch (error) {
       const { code, message } = error as NodeJS.ErrnoException;
@@ -217,6 +218,10 @@ export async function createUnit(name: string, { directory, statusOf, changed }:
   };
 
   await readService();
+  // What a former keeper wrote may be long over; nobody is to hear of it as if it were so.
+  if (status.process && !(await isRunning(status.process))) {
+    await become({ state: "backoff", process: null, launched: null, failures: status.failures + 1, problem: "it ended while nobody kept it" });
+  }
   // Someone removed the service and its keeper died before it was stopped.
   if (!service && problemOfFile === "") mode = "forget";
   const tended = tend();
