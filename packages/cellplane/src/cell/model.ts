@@ -27,7 +27,7 @@ export const Capacity = z.object({
 export type Capacity = z.infer<typeof Capacity>;
 export const dimensions = ["tenants", "connections", "requestsPerSecond", "diskBytes"] as const satisfies readonly (keyof Capacity)[];
 
-export const Readiness = z.strictObject({
+const Readiness = z.strictObject({
   path: z.string().startsWith("/"),
   /** How long a fresh service may take until it answers 2xx. */
   timeoutMs: z.int().min(100).max(600_000).default(15_000),
@@ -48,7 +48,7 @@ export const ServiceSpec = z.strictObject({
 }).meta({ id: "ServiceSpec" });
 export type ServiceSpec = z.infer<typeof ServiceSpec>;
 
-export const DatabaseSpec = z.strictObject({
+const DatabaseSpec = z.strictObject({
   engine: z.literal("postgres"),
   /** Settings for postgresql.conf. */
   settings: z.record(z.string().regex(/^[a-z_.]+$/), z.union([z.string(), z.number(), z.boolean()])).default({}),
