@@ -121,7 +121,7 @@ export function createClient({ server, token, patienceMs = 10_000, fetch = globa
           const response = await send("GET", path, { accept: "text/event-stream", ...(lastId === null ? {} : { "last-event-id": lastId }) }, undefined, signal);
           if (!response.body) throw fail("unexpected_answer", { url: base, why: "a stream without a body" });
           connected = true;
-          for await (const message of readSse(response.body)) {
+          for await (const message of readSse(response.body, signal)) {
             waitMs = 100;
             lastId = message.id ?? lastId;
             if (message.event === "reset") yield { cursor: lastId ?? "", at: new Date().toISOString(), kind: "stream.reset", subject: "", data: {} };

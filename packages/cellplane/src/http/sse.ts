@@ -44,26 +44,39 @@ export interface SseMessage {
   data: string;
 }
 
-/** Reads a stream of messages; ends when the stream does. */
-export async function* readSse(body: ReadableStream<Uint8Array>): AsyncGenerator<SseMessage> {
+/**
+ * Reads a stream of messages; ends when the stream does, or with the signal. The signal given to `fetch` is not enough:
+ * undici holds its link to a running body weakly, and an abort after a garbage collection goes nowhere.
+ */
+export async function* readSse(body: ReadableStream<Uint8Array>, signal: AbortSignal | undefined): AsyncGenerator<SseMessage> {
   let id: string | null = null;
   let event = "message";
   let data: string[] = [];
   let rest = "";
-  for await (const text of body.pipeThrough(new TextDecoderStream() as unknown as TransformStream<Uint8Array, string>)) {
-    const lines = (rest + text).split(/\r\n|\n|\r/);
-    rest = lines.pop() ?? "";
-    for (const line of lines) {
-      if (line === "") {
-        yield { event, id, data: data.join("\n") };
-        event = "message";
-        data = [];
-        continue;
+  const reader = body.getReader();
+  const utf8 = new TextDecoder();
+  const cancel = () => void reader.cancel().catch(() => undefined);
+  signal?.addEventListener("abort", cancel);
+  try {
+    if (signal?.aborted) return;
+    for (let read = await reader.read(); !read.done; read = await reader.read()) {
+      const lines = (rest + utf8.decode(read.value, { stream: true })).split(/\r?\n/);
+      rest = lines.pop() ?? "";
+      for (const line of lines) {
+        if (line === "") {
+          yield { event, id, data: data.join("\n") };
+          event = "message";
+          data = [];
+          continue;
+        }
+        const [, name = "", value = ""] = /^([^:]*)(?:: ?)?(.*)$/.exec(line) ?? [];
+        if (name === "data") data.push(value);
+        else if (name === "event") event = value;
+        else if (name === "id") id = value;
       }
-      const [, name = "", value = ""] = /^([^:]*)(?:: ?)?(.*)$/.exec(line) ?? [];
-      if (name === "data") data.push(value);
-      else if (name === "event") event = value;
-      else if (name === "id") id = value;
     }
+  } finally {
+    signal?.removeEventListener("abort", cancel);
+    cancel();
   }
 }

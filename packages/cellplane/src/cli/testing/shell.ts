@@ -18,7 +18,8 @@ export async function run(entries: Entry[], words: string[], { env = {}, cwd = "
   const stdin = Object.assign(new PassThrough(), { isTTY: tty }) as unknown as NodeJS.ReadStream & PassThrough;
   if (typed !== undefined) stdin.end(`${typed}\n`);
   const io: Io = {
-    env: { HOME: "/nonexistent", ...env }, cwd, stdin,
+    // Away from whatever fleet runs on this machine.
+    env: { HOME: "/nonexistent", ...(env["HOME"] ? {} : { CELLPLANE_STATE_DIR: "/nonexistent" }), ...env }, cwd, stdin,
     stdout: { isTTY: tty, write: (text) => (written.stdout += text) },
     stderr: { isTTY: tty, write: (text) => (written.stderr += text) },
     onInterrupt(press) {
