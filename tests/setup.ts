@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { chmod, mkdtemp, readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -65,13 +65,25 @@ function buildPackages(): void {
     const project = join(root, name);
     const source = join(project, "src");
     if (!existsSync(source) || readdirSync(source).length === 0) continue;
+    // Written last, so it tells that everything older was built.
+    const stamp = join(project, ".tmp", "built");
+    if (existsSync(stamp) && existsSync(join(project, "dist")) && newestMs(source) < statSync(stamp).mtimeMs) continue;
+    const startedAt = new Date();
     const aside = join(project, ".tmp", `build-${process.pid}`);
     spawnSync(process.execPath, [tsc, "-p", project, "--outDir", aside], { stdio: "ignore" });
     if (name === "packages/cellplane") cpSync(join(source, "store/schema"), join(aside, "store/schema"), { recursive: true });
     replaceFiles(aside, join(project, "dist"));
     rmSync(aside, { recursive: true, force: true });
+    writeFileSync(stamp, "");
+    // What was changed while the compiler read is built next time.
+    utimesSync(stamp, startedAt, startedAt);
   }
 }
+
+const newestMs = (path: string): number => {
+  const stats = statSync(path);
+  return stats.isDirectory() ? Math.max(stats.mtimeMs, ...readdirSync(path).map((name) => newestMs(join(path, name)))) : stats.mtimeMs;
+};
 
 function replaceFiles(from: string, to: string): void {
   mkdirSync(to, { recursive: true });
