@@ -72,7 +72,6 @@ export const errorKinds = {
   }),
   body_too_large: kind<{ bytesMax: number }>({ http: 413, exit: 3, retry: "never", fix: "Send it in several requests.", say: (d) => `the request's body is larger than ${d.bytesMax} bytes` }),
   wrong_media_type: kind<{ type: string }>({ http: 415, exit: 3, retry: "never", fix: "Send JSON with `content-type: application/json`.", say: (d) => `the request's body is ${d.type || "of no declared type"}, not application/json` }),
-  origin_refused: kind<{ origin: string }>({ http: 403, exit: 4, retry: "never", fix: "Send the token in the authorization header.", say: (d) => `a browser page of ${d.origin || "another origin"} may not act with the console's session` }),
   too_many_streams: kind<{ max: number }>({ http: 503, exit: 1, retry: "later", fix: "Close some, or follow through another instance.", say: (d) => `this instance has ${d.max} event streams open already` }),
   shutting_down: kind<Record<never, never>>({ http: 503, exit: 1, retry: "same", fix: "Send the request again: another instance, or this one after its restart, will answer.", say: () => "this instance is shutting down" }),
   audit_broken: kind<{ seq: number; why: string }>({

@@ -93,7 +93,7 @@ export const handler = <P, Q, B, R, PI, QI, BI>(e: Endpoint<P, Q, B, R, PI, QI, 
 
 /** What is no JSON call: feeds, metrics, static files. Answers by itself, after the role check. */
 export interface RawHandler {
-  method: "GET" | "POST" | "DELETE";
+  method: "GET" | "POST";
   /** As in `/v1/feed/{router}`, or ending in `/*` for a whole tree. */
   path: string;
   role: Role;

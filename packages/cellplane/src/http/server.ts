@@ -10,7 +10,7 @@ import { CellplaneError, fail } from "../base/errors.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { Store } from "../store/store.ts";
 import type { TokenStore } from "../token/store.ts";
-import { authenticate, sessionRoutes } from "./authenticate.ts";
+import { authenticate } from "./authenticate.ts";
 import { readJson } from "./body.ts";
 import { type Call, type Endpoint, type Handler, isMutation, type RawHandler } from "./contract.ts";
 import { Answered, answerBefore, answerOf, mutate, type Mutation, type MutationDeps, record } from "./mutation.ts";
@@ -36,7 +36,7 @@ type AppContext = Context<{ Variables: { trace: string; route: string } }>;
 
 /** The API as a function from Request to Response; `startServer` gives it a port. */
 export function createApp(parts: AppParts): App {
-  const { handlers, log, metrics, store, clock = systemClock } = parts;
+  const { handlers, raw = [], log, metrics, store, clock = systemClock } = parts;
   const deps: MutationDeps = { store, idempotency: openIdempotencyStore(store) };
   const app: App = new Hono({ strict: true });
 
@@ -58,7 +58,6 @@ export function createApp(parts: AppParts): App {
     return problem(c, expected);
   });
 
-  const raw = [...sessionRoutes, ...(parts.raw ?? [])];
   for (const route of raw) {
     const path = honoPath(route.path);
     app.on(route.method, [path], async (c, next) => {
