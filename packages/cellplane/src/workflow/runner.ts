@@ -185,8 +185,11 @@ export function createRunner({ store, workflows, build, slots = 20, events, log 
     await emptyWithin(stopping.signal.reason as number);
     for (const hand of last.hands.values()) hand.stop?.abort(new StopRequest());
     await emptyWithin(stopGraceMs);
-    if (!last.over) await releaseWorkers(last.session, [last.id], { crashed: false });
-    last.end("");
+    try {
+      if (!last.over) await releaseWorkers(last.session, [last.id], { crashed: false });
+    } finally {
+      last.end("");
+    }
   }
 
   return {

@@ -206,7 +206,8 @@ function contextOf(worker: Worker, run: HeldRun, step: string, signal: AbortSign
     received: (name) => run.signals[name],
     progress: (message, ratio) => writeProgress(worker.store, worker.id, run, message, ratio ?? null),
     child: (name, key, input) => {
-      const latest = [...worker.workflows.values()].filter((workflow) => workflow.name === name).reduce((a, b) => (a.version > b.version ? a : b));
+      const [latest] = [...worker.workflows.values()].filter((workflow) => workflow.name === name).sort((a, b) => b.version - a.version);
+      assert(latest, `this build knows the workflow ${name}`);
       return startRun<Json>(db, latest, input, { id: childId(run.id, step, key), parent: run.id });
     },
     operation: (id) => getOperation(db, id),
