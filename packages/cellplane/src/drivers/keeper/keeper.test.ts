@@ -1,4 +1,4 @@
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -14,13 +14,17 @@ import type { Keeper, NewService, ServiceStatus } from "./model.ts";
 
 let state: string;
 let keepers: Keeper[];
+let children: ChildProcess[];
 
 beforeEach(async () => {
   state = await mkdtemp(join(tmpdir(), "keeper-"));
   keepers = [];
+  children = [];
 });
 
 afterEach(async () => {
+  // Also when a test failed halfway.
+  for (const child of children) child.kill("SIGKILL");
   await Promise.all(keepers.map((keeper) => keeper.close()));
   const last = await startKeeper(state);
   await last.stopAll();
@@ -44,6 +48,7 @@ async function otherKeeper(given: NewService | null, failpoint = ""): Promise<{ 
     ${given ? `await keeper.put(${JSON.stringify(given)}); await keeper.waitReady(${JSON.stringify(given.name)}, 10000);` : ""}
     console.log("kept");`;
   const child = spawn(process.execPath, ["--input-type=module", "-e", code], { env: { ...process.env, CELLPLANE_FAILPOINT: failpoint }, stdio: ["ignore", "pipe", "inherit"] });
+  children.push(child);
   const ended = once(child, "exit");
   await Promise.race([once(child.stdout, "data"), ended]);
   return { ended, kill: async () => void (child.kill("SIGKILL"), await ended) };
@@ -118,6 +123,7 @@ test("K3: a process that has the pid by now is neither taken for the service nor
   const own = await running(keeper, "a");
   await keeper.close();
   const bystander = spawn("sleep", ["1000"], { detached: true });
+  children.push(bystander);
   const file = join(state, "services", "a.status.json");
   await writeFile(file, (await readFile(file, "utf8")).replace(`"pid":${own.pid}`, `"pid":${bystander.pid}`));
   process.kill(own.pid, "SIGKILL");
