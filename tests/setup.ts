@@ -18,6 +18,7 @@ declare module "vitest" {
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const prefix = "cellplane-tests-";
+const nobodysAgeMs = 600_000;
 
 /** Once for the whole run: the built packages that child processes run, and one PostgreSQL that may lose its data. */
 export async function setup(project: TestProject): Promise<() => Promise<void>> {
@@ -44,11 +45,12 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
 async function removeOrphans(): Promise<void> {
   for (const name of (await readdir(tmpdir())).filter((name) => name.startsWith(prefix))) {
     const directory = join(tmpdir(), name);
+    const found = await stat(directory).catch(() => null);
     // Other users of this machine clean up after themselves.
-    if ((await stat(directory).catch(() => null))?.uid !== process.getuid?.()) continue;
+    if (!found || found.uid !== process.getuid?.()) continue;
     const owner = await readFile(join(directory, "owner.json"), "utf8").then((text) => JSON.parse(text) as ProcessId, () => null);
-    // Without an owner's name it is being made this moment, or its maker was killed in that moment: not worth a guess.
-    if (!owner || (await isRunning(owner))) continue;
+    // Without an owner's name it is being made this moment, or its maker, or whoever removed it, was killed in theirs.
+    if (owner ? await isRunning(owner) : Date.now() - found.mtimeMs < nobodysAgeMs) continue;
     const server = await runningServer(join(directory, "postgres", "data"));
     if (server) await stopServer(server.process);
     await rm(directory, { recursive: true, force: true });
