@@ -85,7 +85,6 @@ describe.each(["read committed", "serializable"] as const)("at %s", (isolation) 
     expect(answers.every(({ status }) => status === 200 || status === 201 || status === 409)).toBe(true);
     expect(answers.filter(({ status }) => status === 201).length).toBeGreaterThanOrEqual(10);
     expect(await audit(tenant)).toMatchObject(inOrder);
-    expect((await database.query("select deadlocks::int from pg_stat_database where datname = current_database()")).rows).toEqual([{ deadlocks: 0 }]);
   });
 });
 
