@@ -42,9 +42,12 @@ const secretName = /pass(word|wd|phrase)?$|secret|token$|credential|authorizatio
 /** Bounded, since it is run over whatever callers send. */
 const userInfo = /(\/\/[^\s:/@]{0,128}:)[^\s/@]{1,256}@/g;
 
-/** Blacks out what looks like a secret by its name (`DB_PASSWORD`) or its form (`postgres://user:…@host`). */
+/** The log cannot be cut, so what would have to be erased with a person stays out of it. */
+const emailAddress = /[^\s@/:"',;<>]{1,64}@((?:[a-z0-9-]{1,63}\.){1,8}[a-z]{2,63})/gi;
+
+/** Blacks out what looks like a secret by its name (`DB_PASSWORD`) or its form (`postgres://user:…@host`), and people in e-mail addresses. */
 export function withoutSecrets(value: unknown): unknown {
-  if (typeof value === "string") return value.replaceAll(userInfo, `$1${blackout}@`);
+  if (typeof value === "string") return value.replaceAll(userInfo, `$1${blackout}@`).replaceAll(emailAddress, `${blackout}@$1`);
   if (Array.isArray(value)) return value.map(withoutSecrets);
   if (value === null || typeof value !== "object") return value;
   return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, secretName.test(name) && typeof field === "string" && field !== "" ? blackout : withoutSecrets(field)]));

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Clock } from "../base/clock.ts";
 import type { CellDriver } from "../drivers/driver.ts";
 import type { HealthCheck } from "./model.ts";
-import { canonical } from "./plan.ts";
+import { canonicalJson } from "../base/canonical.ts";
 import type { CellStore, Look, Watch, Watched } from "./store.ts";
 
 export interface ObserveDeps {
@@ -89,7 +89,7 @@ async function look(deps: ObserveDeps, memories: Map<string, Memory>, signal: Ab
       const before = memories.get(cell.name);
       const after = await lookAt(deps, cell, before, signal);
       if (signal.aborted) return;
-      const same = before && before.ok === after.ok && canonical([before.checks, before.drift]) === canonical([after.checks, after.drift]);
+      const same = before && before.ok === after.ok && canonicalJson([before.checks, before.drift]) === canonicalJson([after.checks, after.drift]);
       if (after.ok !== null && (!same || after.observedAtMs - before.savedAtMs >= saveEveryMs)) {
         after.savedAtMs = after.observedAtMs;
         changed.push({ cell: cell.name, ok: after.ok, checks: after.checks, drift: after.drift, observedAtMs: after.observedAtMs });

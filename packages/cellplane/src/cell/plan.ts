@@ -1,3 +1,4 @@
+import { canonicalJson } from "../base/canonical.ts";
 import { CellplaneError, fail, type Issue } from "../base/errors.ts";
 import { isInService, next } from "./machine.ts";
 import { Blueprint, type Capacity, type Cell, type CellSpec, type CellVerb, cellVerbs, dimensions, type FieldChange, type Overrides } from "./model.ts";
@@ -23,17 +24,10 @@ export function changesBetween(from: unknown, to: unknown, path = ""): FieldChan
     const keys = [...Object.keys(to), ...Object.keys(from).filter((key) => !Object.hasOwn(to, key))];
     return keys.flatMap((key) => changesBetween(Object.hasOwn(from, key) ? from[key] : undefined, Object.hasOwn(to, key) ? to[key] : undefined, path === "" ? key : `${path}.${key}`));
   }
-  const same = (from === undefined) === (to === undefined) && canonical(from) === canonical(to);
+  const same = (from === undefined) === (to === undefined) && canonicalJson(from) === canonicalJson(to);
   return same ? [] : [{ path, ...(from === undefined ? {} : { from }), ...(to === undefined ? {} : { to }) } as FieldChange];
 }
 
-/** JSON with the keys of objects sorted, so that equal values are equal texts; what is undefined is left out. */
-export function canonical(value: unknown): string {
-  if (Array.isArray(value)) return `[${value.map((item) => canonical(item)).join(",")}]`;
-  if (!isObject(value)) return JSON.stringify(value) ?? "null";
-  const fields = Object.entries(value).filter(([, field]) => field !== undefined).sort(([a], [b]) => (a < b ? -1 : 1));
-  return `{${fields.map(([key, field]) => `${JSON.stringify(key)}:${canonical(field)}`).join(",")}}`;
-}
 
 /** These are known to the control plane alone; whatever else changes reaches the cell's processes. */
 const controlPlaneFields = ["blueprint", "class", "capacity"];

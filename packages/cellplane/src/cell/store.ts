@@ -4,7 +4,7 @@ import type { EventSink } from "../drivers/driver.ts";
 import { fail } from "../base/errors.ts";
 import { type CellEvent, next } from "./machine.ts";
 import { type Capacity, type Cell, type CellSpec, dimensions, type HealthCheck, type NewCell, type Observed, type Overrides } from "./model.ts";
-import { canonical } from "./plan.ts";
+import { canonicalJson } from "../base/canonical.ts";
 
 /** A cell with what the control plane alone needs to know of it. */
 export interface CellRecord extends Cell {
@@ -159,7 +159,7 @@ export function createCellStore(store: Store, events: EventSink) {
       const values = [spec.cell, spec.region, spec.blueprint, spec.class, spec.driver, origin, spec, overrides, labels, ...capacityValues(spec.capacity)];
       const [known] = (await tx.query(`${select} where c.name = $1 for update of c`, [spec.cell])).map(cellOf);
       if (known?.state === "destroyed") throw fail("cell_name_kept", { cell: known.name });
-      if (known?.state === "requested" && canonical(known.spec) === canonical(spec)) return known;
+      if (known?.state === "requested" && canonicalJson(known.spec) === canonicalJson(spec)) return known;
       if (known && known.state !== "failed") throw fail("already_exists", { what: "cell", name: known.name });
       if (known) {
         const again = await move(tx, known, "request");
@@ -216,7 +216,7 @@ export function createCellStore(store: Store, events: EventSink) {
       );
       if (!row) throw await stale(tx, cell, "request");
       const became = { ...cell, ...now, blueprint: spec.blueprint, class: spec.class, version: spec.version, capacity: spec.capacity, generation: row.generation };
-      if (canonical(cell.spec) !== canonical(spec)) tell(tx, "cell.updated", became, { from: cell.version });
+      if (canonicalJson(cell.spec) !== canonicalJson(spec)) tell(tx, "cell.updated", became, { from: cell.version });
       return became;
     },
 

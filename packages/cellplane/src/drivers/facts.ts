@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import type { Observed } from "../cell/model.ts";
-import { canonical } from "../cell/plan.ts";
+import { canonicalJson } from "../base/canonical.ts";
 
 export type Drift = Observed["drift"];
 type Json = Drift[number]["actual"];
@@ -8,7 +8,7 @@ type Json = Drift[number]["actual"];
 /** What is there, flat: path → value. A path that is absent is not there. */
 export type Facts = Record<string, Json>;
 
-export const digestOf = (value: unknown): string => createHash("sha256").update(canonical(value)).digest("hex");
+export const digestOf = (value: unknown): string => createHash("sha256").update(canonicalJson(value)).digest("hex");
 
 /** Adds a value's fields under their paths; arrays are one field. */
 export function addFacts(facts: Facts, path: string, value: unknown): void {
@@ -25,7 +25,7 @@ export function driftBetween(facts: Facts, expectations: Facts[]): Drift {
   const [latest = {}] = expectations;
   const paths = [...new Set([...Object.keys(facts), ...expectations.flatMap((expected) => Object.keys(expected))])].sort();
   return paths
-    .filter((path) => !expectations.some((expected) => canonical(expected[path]) === canonical(facts[path]) && path in expected === path in facts))
+    .filter((path) => !expectations.some((expected) => canonicalJson(expected[path]) === canonicalJson(facts[path]) && path in expected === path in facts))
     .map((path) => ({ path, ...(path in latest ? { expected: latest[path] } : {}), ...(path in facts ? { actual: facts[path] } : {}) }));
 }
 

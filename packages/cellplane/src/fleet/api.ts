@@ -3,7 +3,7 @@ import { isAbsolute } from "node:path";
 import { z } from "zod";
 import { CellplaneError, fail } from "../base/errors.ts";
 import type { CellSpec, FieldChange } from "../cell/model.ts";
-import { canonical } from "../cell/plan.ts";
+import { canonicalJson } from "../base/canonical.ts";
 import type { CellStore } from "../cell/store.ts";
 import type { CellDriver } from "../drivers/driver.ts";
 import { endpoint, handler, type Handler, mayCall } from "../http/contract.ts";
@@ -90,7 +90,7 @@ export function fleetHandlers({ fleets, cells, parse, drivers, start }: FleetHan
   async function planOf({ wanted, locate }: ReturnType<typeof read>, engines: Map<string, EngineView>, body: FleetFile, at?: Queryable): Promise<HashedPlan> {
     const { plan, findings } = planFleet(wanted, await fleets.current(at), await cells.all(at), body, engines);
     if (findings.length > 0) throw fail("fleet_refused", { file: body.file, issues: locate(findings) });
-    return { ...plan, hash: createHash("sha256").update(canonical(identityOf(plan))).digest("hex").slice(0, 16) };
+    return { ...plan, hash: createHash("sha256").update(canonicalJson(identityOf(plan))).digest("hex").slice(0, 16) };
   }
 
   return [

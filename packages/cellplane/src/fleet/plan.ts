@@ -1,8 +1,9 @@
+import { canonicalJson } from "../base/canonical.ts";
 import type { z } from "zod";
 import type { Issue } from "../base/errors.ts";
 import { isInService } from "../cell/machine.ts";
 import type { Blueprint, Cell, CellSpec, FieldChange, NewCell, Overrides } from "../cell/model.ts";
-import { canonical, changesBetween, refusedChanges, touchesProcesses, withOverrides } from "../cell/plan.ts";
+import { changesBetween, refusedChanges, touchesProcesses, withOverrides } from "../cell/plan.ts";
 import type { CellAction, Fleet, FleetPlan, StoredFleet } from "./model.ts";
 
 // ── what a file may say, whatever the fleet is ──────────────────────────────────────────────────────────────────────
@@ -97,7 +98,7 @@ export function planFleet(
   for (const cell of cells) if (cell.origin === "fleet" && cell.state !== "destroyed" && !Object.hasOwn(wanted.fleet.cells, cell.name)) actions.push(absent(cell, options));
   const { cells: _, ...settings } = wanted.fleet;
   const { cells: __, ...former } = stored?.fleet ?? { regions: {}, blueprints: {}, cells: {} };
-  const plan: FleetPlan = { fleet: wanted.fleet.fleet, generation: stored?.generation ?? 0, ...options, settings: changesBetween(former, settings), fileChanged: canonical(stored?.fleet) !== canonical(wanted.fleet) || stored?.baseDirectory !== wanted.baseDirectory, cells: actions.sort(inOrder) };
+  const plan: FleetPlan = { fleet: wanted.fleet.fleet, generation: stored?.generation ?? 0, ...options, settings: changesBetween(former, settings), fileChanged: canonicalJson(stored?.fleet) !== canonicalJson(wanted.fleet) || stored?.baseDirectory !== wanted.baseDirectory, cells: actions.sort(inOrder) };
   return { plan, findings };
 }
 

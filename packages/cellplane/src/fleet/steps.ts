@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { fail } from "../base/errors.ts";
-import { canonical } from "../cell/plan.ts";
+import { canonicalJson } from "../base/canonical.ts";
 import type { CreateCellInput, DestroyCellInput, UpdateCellInput } from "../cell/steps.ts";
 import type { RoutePublisher } from "../drivers/driver.ts";
 import { isFinal, type Json, type Outcome, type StepContext, type Workflow, workflow } from "../workflow/model.ts";
@@ -60,7 +60,7 @@ export function fleetWorkflows({ fleets, routes }: FleetDeps): Workflow[] {
           const former = await fleets.current(tx);
           await fleets.save(tx, wanted, plan.generation);
           const rules = wanted.fleet.routing.identify;
-          if (canonical(former?.fleet.routing.identify) !== canonical(rules)) routes.publish(tx, [{ kind: "rules", rules }]);
+          if (canonicalJson(former?.fleet.routing.identify) !== canonicalJson(rules)) routes.publish(tx, [{ kind: "rules", rules }]);
         },
       },
       { name: "create cells", run: (context) => each(context, actionsOf(context, "create")) },

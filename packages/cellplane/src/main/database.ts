@@ -1,10 +1,9 @@
 import type { Keeper } from "../drivers/keeper/model.ts";
+import { portBook } from "../drivers/local/ports.ts";
 import type { PostgresBinaries } from "../drivers/postgres/binaries.ts";
 import { prepareCluster } from "../drivers/postgres/cluster.ts";
-import { freePort } from "../drivers/postgres/server.ts";
 import { postgresService } from "../drivers/postgres/service.ts";
 import { fail } from "../base/errors.ts";
-import { keepAddresses, keptAddresses } from "./address.ts";
 import type { StateLayout } from "./state.ts";
 
 /** The service's name in the state directory. */
@@ -18,9 +17,7 @@ const readyTimeoutMs = 60_000;
  * @throws CellplaneError postgres_failed, disk_full
  */
 export async function keepControlPostgres(keeper: Keeper, layout: StateLayout, binaries: PostgresBinaries): Promise<string> {
-  const kept = await keptAddresses(layout.addresses);
-  const port = kept[controlPostgres]?.port ?? (await freePort());
-  await keepAddresses(layout.addresses, { ...kept, [controlPostgres]: { host: "127.0.0.1", port } });
+  const port = await portBook(layout.directory).reserve(controlPostgres);
   const cluster = await prepareCluster(binaries, { directory: layout.controlPostgres, port, settings: { shared_buffers: "32MB" } });
   await keeper.put(postgresService(cluster, controlPostgres));
   const status = await keeper.waitReady(controlPostgres, readyTimeoutMs);

@@ -1,7 +1,7 @@
 import { assert } from "../base/assert.ts";
 import { CellplaneError, type ErrorCode, fail } from "../base/errors.ts";
 import { type Capacity, type CellSpec, dimensions, type NewCell } from "../cell/model.ts";
-import { canonical } from "../cell/plan.ts";
+import { canonicalJson } from "../base/canonical.ts";
 import { release } from "../cell/store.ts";
 import { type ClaimStore, claimsOf } from "../claim/store.ts";
 import type { Queryable, Tx } from "../store/model.ts";
@@ -253,7 +253,7 @@ function rivalOf(tenant: NewTenant, known: { tenants: Map<string, TenantRecord>;
 /** The same row again: nothing to do. A cell asked for is where it lives or will live. */
 function isSame(there: TenantRecord, wanted: NewTenant): boolean {
   if (there.state === "deleting" || (wanted.cell !== null && wanted.cell !== (there.cell ?? there.awaits))) return false;
-  return canonical(comparable(there)) === canonical(comparable(wanted));
+  return canonicalJson(comparable(there)) === canonicalJson(comparable(wanted));
 }
 
 const comparable = ({ tier, region, dedicated, labels, load, keys }: Pick<NewTenant, "tier" | "region" | "dedicated" | "labels" | "load" | "keys">) => ({

@@ -21,7 +21,8 @@ const types = {
     oid === pg.types.builtins.INT8 || oid === pg.types.builtins.NUMERIC ? Number : pg.types.getTypeParser(oid, format as "text"),
 };
 
-const connectionSql = "set search_path = cellplane, public";
+/** Of every session, from its first statement on. */
+const sessionOptions = "-c search_path=cellplane,public";
 const ignore = (): void => undefined;
 const lostConnection = /terminat|ECONNRE|EPIPE|ENOENT|ECONNREFUSED|timeout exceeded when trying to connect|Client has encountered a connection error|not queryable|the database system is/i;
 
@@ -40,10 +41,11 @@ export function asStoreError(error: unknown): unknown {
  * @param connectionsMax connections of the pool; two more are used for LISTEN and for session locks
  */
 export function openStore(url: string, { connectionsMax = 10, applicationName = "cellplane" } = {}): Store {
-  const config = { connectionString: url, types, application_name: applicationName, connectionTimeoutMillis: 5000, keepAlive: true };
-  const pool = new pg.Pool({ ...config, max: connectionsMax, idleTimeoutMillis: 30_000, onConnect: (client) => client.query(connectionSql) as unknown as void });
-  // A pooled connection that breaks while idle is replaced at the next use; the error has no other listener.
+  const config = { connectionString: url, types, application_name: applicationName, connectionTimeoutMillis: 5000, keepAlive: true, options: sessionOptions };
+  const pool = new pg.Pool({ ...config, max: connectionsMax, idleTimeoutMillis: 30_000 });
+  // A connection that breaks says so as an event, idle or in use; whoever uses it is told by the query, and the pool replaces it.
   pool.on("error", ignore);
+  pool.on("connect", (client) => void client.on("error", ignore));
 
   const listeners = new Map<string, Set<(payload: string) => void>>();
   let closed = false;
@@ -86,8 +88,6 @@ export function openStore(url: string, { connectionsMax = 10, applicationName = 
       const client = await pool.connect().catch((error: unknown) => {
         throw asStoreError(error);
       });
-      // A connection that breaks between two statements says so as an event; the next statement fails and tells the caller.
-      client.on("error", ignore);
       const pending = new Map<CommitRank, { items: unknown[]; flush: (tx: Tx, items: never[]) => Promise<void> }>();
       const tx: Tx = {
         query: (sql, params) => run(client, sql, params),
@@ -112,7 +112,6 @@ export function openStore(url: string, { connectionsMax = 10, applicationName = 
         await client.query("rollback").catch((failure: Error) => (broken = failure));
         throw error;
       } finally {
-        client.off("error", ignore);
         client.release(broken);
       }
     },
@@ -133,7 +132,6 @@ export function openStore(url: string, { connectionsMax = 10, applicationName = 
       client.on("error", ignore);
       try {
         await client.connect();
-        await client.query(connectionSql);
       } catch (error) {
         throw asStoreError(error);
       }
