@@ -33,7 +33,7 @@ const [stepsPerRun, slots] = [5, 50];
 const runs = 2000;
 const peerRuns = quick ? 200 : 1000;
 const rounds = quick ? 2 : 7;
-const aloneRuns = quick ? 20 : 60;
+const aloneRuns = 20;
 const kills = quick ? 8 : 60;
 const orphans = 25;
 const idleMs = quick ? 3000 : 20_000;
@@ -128,10 +128,10 @@ interface Figures {
   nodeCpuMsPerStep: number[];
   cpuMsPerStep: number[];
   gapMs: number[];
-  roundTripsPerStepAlone: number;
+  roundTripsPerStepAlone: number[];
   idleQueriesPerSecond: number;
 }
-const noFigures = (): Figures => ({ stepsPerSecond: [], roundTripsPerStep: [], nodeCpuMsPerStep: [], cpuMsPerStep: [], gapMs: [], roundTripsPerStepAlone: Number.NaN, idleQueriesPerSecond: Number.NaN });
+const noFigures = (): Figures => ({ stepsPerSecond: [], roundTripsPerStep: [], nodeCpuMsPerStep: [], cpuMsPerStep: [], gapMs: [], roundTripsPerStepAlone: [], idleQueriesPerSecond: Number.NaN });
 
 async function throughput(side: Side, figures: Figures, runs: number): Promise<void> {
   await side.add(0, runs);
@@ -174,11 +174,16 @@ async function alone(side: Side, figures: Figures): Promise<void> {
     await sleep(20);
     ofRuns += roundTrips - before;
   }
-  figures.roundTripsPerStepAlone = ofRuns / (aloneRuns * stepsPerRun);
+  figures.roundTripsPerStepAlone.push(ofRuns / (aloneRuns * stepsPerRun));
+  await side.stop();
+}
+
+async function idle(side: Side, figures: Figures): Promise<void> {
+  await side.start(() => undefined);
   await sleep(500);
-  const trips = roundTrips;
+  const before = roundTrips;
   await sleep(idleMs);
-  figures.idleQueriesPerSecond = (roundTrips - trips) / (idleMs / 1000);
+  figures.idleQueriesPerSecond = (roundTrips - before) / (idleMs / 1000);
   await side.stop();
 }
 
@@ -236,7 +241,8 @@ const figures = [plain, withLocks, peer];
 console.log(`${runs} runs × ${stepsPerRun} steps, ${slots} slots, ${rounds} rounds in turn …`);
 for (const side of sides) await throughput(side, noFigures(), 200);
 for (let round = 0; round < rounds; round++) for (const [i, side] of sides.entries()) await throughput(side, figures[i] ?? noFigures(), side.runs);
-for (const [i, side] of sides.entries()) await alone(side, figures[i] ?? noFigures());
+for (let round = 0; round < rounds; round++) for (const [i, side] of sides.entries()) await alone(side, figures[i] ?? noFigures());
+for (const [i, side] of sides.entries()) if (side !== sides[1]) await idle(side, figures[i] ?? noFigures());
 console.log(`${kills} kills of a process with ${orphans} runs in work …`);
 const tookMs = await resumeAfterKill();
 
@@ -245,7 +251,7 @@ printTable([
   ["", ...sides.map(({ name }) => name)],
   row("steps per second", (f) => spread(f.stepsPerSecond)),
   row("round trips per step", (f) => spread(f.roundTripsPerStep)),
-  row("round trips per step of a run alone", (f) => shown(f.roundTripsPerStepAlone)),
+  row("round trips per step of a run alone", (f) => spread(f.roundTripsPerStepAlone)),
   row("CPU per step, Node, ms", (f) => spread(f.nodeCpuMsPerStep)),
   row("CPU per step, with PostgreSQL, ms", (f) => spread(f.cpuMsPerStep)),
   row(`${runs} runs × ${stepsPerRun} steps, s`, (f) => spread(f.stepsPerSecond.map((perSecond) => (runs * stepsPerRun) / perSecond))),
@@ -255,7 +261,7 @@ printTable([
 ]);
 printJson({
   stepsPerSecond: median(plain.stepsPerSecond),
-  roundTripsPerStep: plain.roundTripsPerStepAlone,
+  roundTripsPerStep: median(plain.roundTripsPerStepAlone),
   roundTripsPerStepUnderLoad: median(plain.roundTripsPerStep),
   stepP50Ms: median(plain.gapMs),
   resumeAfterKillP99Ms: quantile(tookMs, 0.99),

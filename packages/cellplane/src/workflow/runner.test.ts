@@ -212,6 +212,19 @@ describe("waiting", () => {
     expect(performance.now() - startedMs).toBeLessThan(20 * 300);
   });
 
+  test("W10: a slot that comes free is filled at once", async () => {
+    const short = flow("short", [{ name: "a", run: async () => undefined }]);
+    const ids: string[] = [];
+    await engine.store.transaction(async (tx) => {
+      for (let n = 0; n < 100; n++) ids.push(await startRun(tx, short, {}));
+    });
+    engine.run([short], { slots: 4 });
+    const startedMs = performance.now();
+    for (const id of ids) expect((await engine.wait(id)).state).toBe("succeeded");
+    // Were they filled at the next tick only, it would take 25 of them.
+    expect(performance.now() - startedMs).toBeLessThan(5000);
+  });
+
   test("W10: a signal is heard before, while and after the step decides to wait for it", async () => {
     const decided: string[] = [];
     let signalNow: ((id: string) => Promise<unknown>) | null = null;

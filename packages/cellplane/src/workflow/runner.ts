@@ -158,7 +158,11 @@ export function createRunner({ store, workflows, build, slots = 20, events, log 
     try {
       while (born.claimAgain && !born.over && !born.draining && born.hands.size < slots) {
         born.claimAgain = false;
-        for (const run of await claim(born.session, born.id, versions, slots - born.hands.size)) {
+        const free = slots - born.hands.size;
+        const claimed = await claim(born.session, born.id, versions, free);
+        // As many as there was room for: there may be more, which the next free slot looks for.
+        born.claimAgain ||= claimed.length === free;
+        for (const run of claimed) {
           const hand: Hand = { asked: false, undoing: false, stop: null };
           born.hands.set(run.id, hand);
           void carry(born, run, hand).finally(() => {
@@ -166,8 +170,6 @@ export function createRunner({ store, workflows, build, slots = 20, events, log 
             if (born.claimAgain) look(born);
           });
         }
-        // All slots taken: there may be more, which the next free slot looks for.
-        if (born.hands.size >= slots) born.claimAgain = true;
       }
     } catch (error) {
       if (!born.over) log({ kind: "problem", error });
