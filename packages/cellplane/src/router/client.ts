@@ -55,6 +55,7 @@ export class Client implements Exchange, Waiting {
   tenant = "";
   entry = 0;
   isHead = false;
+  asksUpgrade = false;
   /** When the phase it is in has taken too long. */
   deadlineMs: number;
   readonly #traffic: Traffic;
@@ -74,7 +75,6 @@ export class Client implements Exchange, Waiting {
   #stampText = "";
   #minor = 1;
   #repeatable = false;
-  #asksUpgrade = false;
   #close = false;
   readonly #body = new Body();
   /** What came of the body: to be sent, or sent again. Null when that is too long to keep. */
@@ -95,7 +95,7 @@ export class Client implements Exchange, Waiting {
     this.#origin = `x-forwarded-for: ${(socket.remoteAddress ?? "unknown").replace(/^::ffff:/, "")}\r\nx-forwarded-proto: http\r\n`;
     socket.on("data", (bytes: Buffer) => this.#receive(bytes, bytes.length));
     socket.on("end", () => this.#ended());
-    socket.on("drain", () => this.#connection?.socket.resume());
+    socket.on("drain", () => this.#drained());
     socket.on("error", () => undefined);
     socket.on("close", () => this.#gone());
   }
@@ -151,7 +151,13 @@ export class Client implements Exchange, Waiting {
   }
 
   #resume(): void {
-    if (this.#socket.isPaused()) this.#socket.resume();
+    // Who does not take answers is asked for no more requests.
+    if (this.#socket.isPaused() && this.#socket.writableLength <= this.#traffic.limits.bufferBytesMax) this.#socket.resume();
+  }
+
+  #drained(): void {
+    this.#connection?.socket.resume();
+    if (this.#phase === "idle" || this.#phase === "head") this.#resume();
   }
 
   /** Reads request after request for as long as the router answers them by itself. */
@@ -196,7 +202,7 @@ export class Client implements Exchange, Waiting {
     this.isHead = head.isHead;
     this.#minor = head.minor;
     this.#repeatable = head.repeatable;
-    this.#asksUpgrade = head.asksUpgrade;
+    this.asksUpgrade = head.asksUpgrade;
     this.#close = traffic.draining || this.#halfClosed || (head.minor === 1 ? head.close : !head.keepAlive);
     this.#body.begin(head.chunked ? "chunked" : head.contentLength > 0 ? "length" : "none", head.contentLength);
     const givesId = head.requestIdField < 0;
@@ -450,7 +456,7 @@ export class Client implements Exchange, Waiting {
   }
 
   upgraded(head: CellHead): void {
-    if (!this.#asksUpgrade) return this.#abandon("cell_answer");
+    if (!this.asksUpgrade) return this.#abandon("cell_answer");
     this.#phase = "tunnel";
     this.deadlineMs = this.#traffic.ticks.nowMs + this.#traffic.limits.tunnelMs;
     this.#socket.write(`${head.forwarded()}\r\n`, "latin1");
@@ -482,6 +488,7 @@ export class Client implements Exchange, Waiting {
     if (!this.#body.done) this.#close = true;
     this.#endRequest();
     this.#socket.write(refusalText(kind, { requestId: this.#requestId, close: this.#close, bodyless: this.isHead }), "latin1");
+    if (this.#socket.writableLength > this.#traffic.limits.bufferBytesMax) this.#socket.pause();
     if (this.#close) this.shut();
     else this.#next();
   }

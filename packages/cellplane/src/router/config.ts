@@ -22,8 +22,9 @@ export interface RouterConfig {
 export interface Limits {
   /** Client connections open at once; more are closed at once. Larger than what one cell can hold, so that a hung cell cannot take them all. */
   clientsMax: number;
-  /** Connections to one cell, each with one request under way. */
+  /** Connections to one cell, each with one request under way; and besides them upgraded ones, such as WebSockets. */
   cellConnectionsMax: number;
+  cellTunnelsMax: number;
   /** Requests that wait for a connection to one cell, and how long. */
   cellQueueMax: number;
   cellQueueMs: number;
@@ -61,7 +62,7 @@ export interface Limits {
 
 export const defaultLimits: Limits = {
   clientsMax: 20_000,
-  cellConnectionsMax: 256, cellQueueMax: 1024, cellQueueMs: 5000, cellConnectMs: 2000,
+  cellConnectionsMax: 1024, cellTunnelsMax: 10_000, cellQueueMax: 1024, cellQueueMs: 5000, cellConnectMs: 2000,
   connectFailuresMax: 4, stallMs: 4000, breakerMs: 1000, cellIdleMs: 4000,
   tenantInFlightMax: 512,
   headMs: 10_000, idleMs: 75_000, progressMs: 60_000, tunnelMs: 3_600_000,

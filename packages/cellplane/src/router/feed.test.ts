@@ -260,6 +260,12 @@ describe("D16, R6: a cell's 421 sends the request by the newer route", () => {
     // The router is behind: the tenant has moved, the news comes after the refusal.
     const answers = [fleet.raw(post("x".repeat(30_000))), fleet.raw(`POST / HTTP/1.1\r\nHost: acme.test\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nabc\r\n0\r\n\r\n`), fleet.raw(get("acme.test"))];
     await expect.poll(() => metric(fleet, "cellplane_router_held")).toBe(3);
+    // News of others are none for them.
+    for (let i = 0; i < 5; i++) {
+      const version = control.publish(tenantChange("other", 2, 1 + i));
+      await expect.poll(() => fleet.router.version()).toBe(version);
+    }
+    expect(await metric(fleet, "cellplane_router_held")).toBe(3);
     control.publish(tenantChange("acme", 2, 2));
     expect((await Promise.all(answers)).map(cellOf)).toEqual(["eu-2", "eu-2", "eu-2"]);
     expect(cells[1]?.seen.map((seen) => seen.body.length).sort()).toEqual([0, 3, 30_000]);

@@ -9,6 +9,7 @@ import type { CellCounters } from "./metrics.ts";
 export interface Exchange {
   /** The answer to it has no body, whatever its head says. */
   readonly isHead: boolean;
+  readonly asksUpgrade: boolean;
   /** Write the request. */
   begin(connection: CellConnection): void;
   /** There will be no connection. */
@@ -107,6 +108,7 @@ export class CellConnection {
       if (headEnd < 0) return this.#lose("cell_answer");
       if (head.status === 101) {
         this.#tunnels = true;
+        this.pool.detach(this);
         exchange.upgraded(head);
         if (headEnd < end && this.exchange === exchange) exchange.tunnel(bytes.subarray(headEnd), end - headEnd);
         return;
@@ -181,6 +183,8 @@ export class CellPool {
   #failures = 0;
   #openUntilMs = 0;
   #retry: NodeJS.Timeout | null = null;
+  /** Upgraded connections live for hours: they take no room from requests. */
+  readonly #tunnels = new Set<CellConnection>();
 
   constructor(route: CellRoute, parts: { limits: Limits; ticks: Ticks; head: CellHead; readBuffer: Buffer; counters: CellCounters }) {
     this.route = route;
@@ -195,6 +199,9 @@ export class CellPool {
   get connections(): number {
     return this.#connections.size;
   }
+  get tunnels(): number {
+    return this.#tunnels.size;
+  }
   get idle(): number {
     return this.#idle.length;
   }
@@ -207,6 +214,7 @@ export class CellPool {
 
   /** Begins the exchange on a connection, now or when there is one, or refuses it. */
   take(exchange: Exchange): void {
+    if (exchange.asksUpgrade && this.tunnels >= this.limits.cellTunnelsMax) return exchange.refused("cell_busy");
     const connection = this.#idle.pop();
     if (connection !== undefined) return connection.start(exchange);
     if (this.broken) return exchange.refused("cell_down");
@@ -231,7 +239,13 @@ export class CellPool {
     this.#idle.push(connection);
   }
 
+  detach(connection: CellConnection): void {
+    this.#tunnels.add(connection);
+    if (this.#connections.delete(connection) && this.queued > 0) this.#connectMore();
+  }
+
   remove(connection: CellConnection): void {
+    this.#tunnels.delete(connection);
     if (!this.#connections.delete(connection)) return;
     const at = this.#idle.indexOf(connection);
     if (at >= 0) this.#idle.splice(at, 1);

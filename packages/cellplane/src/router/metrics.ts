@@ -83,7 +83,7 @@ export function renderMetrics(counters: Counters, gauges: Gauges): string {
   gauge("cellplane_router_clients", "Client connections.", gauges.clients);
   gauge("cellplane_router_held", "Requests that wait for a route to change.", gauges.held);
   const perCell = (name: string, help: string, of: (cell: Gauges["cells"][number]) => number): void => family(name, "gauge", help, gauges.cells.map((cell) => [`{cell="${cell.cell}"}`, of(cell)]));
-  perCell("cellplane_router_in_flight", "Connections to a cell with a request under way.", (cell) => cell.inFlight);
+  perCell("cellplane_router_in_flight", "Connections to a cell with a request under way, or upgraded.", (cell) => cell.inFlight);
   perCell("cellplane_router_queue", "Requests that wait for a connection to a cell.", (cell) => cell.queued);
   perCell("cellplane_router_idle_connections", "Idle connections to a cell.", (cell) => cell.idle);
   perCell("cellplane_router_breaker_open", "1 while a cell is answered for with 503.", (cell) => Number(cell.broken));

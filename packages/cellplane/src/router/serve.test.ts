@@ -90,6 +90,26 @@ describe("D5: one connection carries many requests, each with its own answer", (
     expect(answer.match(/HTTP\/1\.1 404/g)).toHaveLength(1001);
   });
 
+  test("who asks and does not listen is asked to wait", async () => {
+    const socket = fleet.open();
+    const requests = Buffer.from(get("/", "nobody.test").repeat(1000));
+    let sent = 0;
+    const send = (): void => {
+      while (sent < 100_000_000 && socket.write(requests)) sent += requests.length;
+      sent += requests.length;
+    };
+    socket.on("drain", send).pause();
+    send();
+    let before = -1;
+    // It stops by itself, long before all is sent.
+    while (before !== socket.bytesWritten - socket.writableLength) {
+      before = socket.bytesWritten - socket.writableLength;
+      await new Promise((resolve) => setTimeout(resolve, 300));
+    }
+    expect(before).toBeLessThan(20_000_000);
+    socket.destroy();
+  });
+
   test("byte by byte", async () => {
     const socket = fleet.open();
     const answer = exchange(socket, "");

@@ -184,7 +184,7 @@ export async function startRouter(config: RouterConfig): Promise<RunningRouter> 
     tableBytes: table?.byteLength() ?? 0,
     clients: traffic.clients.size,
     held: traffic.holds.waiting,
-    cells: [...pools.values()].map((pool) => ({ cell: pool.route.cell, inFlight: pool.connections - pool.idle, queued: pool.queued, idle: pool.idle, broken: pool.broken })),
+    cells: [...pools.values()].map((pool) => ({ cell: pool.route.cell, inFlight: pool.connections - pool.idle + pool.tunnels, queued: pool.queued, idle: pool.idle, broken: pool.broken })),
   });
 
   let closing: Promise<void> | null = null;
