@@ -10,29 +10,13 @@
  */
 import { readdir, readFile } from "node:fs/promises";
 import { Agent, request } from "node:http";
-import { eventually, startFleet, type TestFleet } from "../tests/fleet.ts";
+import { eventually, shopFleet, startFleet, type TestFleet } from "../tests/fleet.ts";
 import { median, printJson, printTable, quantile, quick, shown } from "./shared/report.ts";
 
 const [creations, connections, looks] = quick ? [2000, 32, 40] : [10_000, 32, 200];
 const cells = ["eu-1", "eu-2", "us-1", "us-2"];
 
-const fleetFile = `
-fleet: bench
-regions: { eu: {}, us: {} }
-blueprints:
-  shop:
-    services:
-      app:
-        command: [node, "\${root}/examples/shop/dist/app.js"]
-        env: { PORT: "\${port.http}", DATABASE_URL: "\${database.url}" }
-        ports: { http: auto }
-        readiness: { path: /ready }
-    database: { engine: postgres, schema: ["\${root}/examples/shop/schema"] }
-    capacity: { tenants: 1000000 }
-cells:
-${cells.map((cell) => `  ${cell}: { region: ${cell.slice(0, 2)}, blueprint: shop }`).join("\n")}
-routing: { identify: [ { by: header, header: x-tenant } ] }
-`;
+const fleetFile = shopFleet(cells, "{ tenants: 1000000 }");
 
 const agent = new Agent({ keepAlive: true, maxSockets: connections });
 

@@ -3,27 +3,10 @@ import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { cellplane, eventually, startFleet, type TestFleet } from "./fleet.ts";
+import { cellplane, eventually, shopFleet, startFleet, type TestFleet } from "./fleet.ts";
 
 /** Two cells of the shop: enough to see that one does not concern the other. */
-const twoCells = `
-fleet: test
-regions: { eu: {}, us: {} }
-blueprints:
-  shop:
-    services:
-      app:
-        command: [node, "\${root}/examples/shop/dist/app.js"]
-        env: { PORT: "\${port.http}", DATABASE_URL: "\${database.url}" }
-        ports: { http: auto }
-        readiness: { path: /ready }
-    database: { engine: postgres, schema: ["\${root}/examples/shop/schema"] }
-    capacity: { tenants: 50 }
-cells:
-  eu-1: { region: eu, blueprint: shop }
-  us-1: { region: us, blueprint: shop }
-routing: { identify: [ { by: header, header: x-tenant }, { by: host, suffix: shop.localhost } ] }
-`;
+const twoCells = shopFleet(["eu-1", "us-1"]);
 
 let fleet: TestFleet;
 const loads = new Set<() => void>();

@@ -51,18 +51,40 @@ export interface TestFleet {
 }
 
 export interface FleetOptions {
-  /** Text of the fleet file; `${root}` is the repository. */
+  /** Text of the fleet file; default: the example shop's. */
   fleetFile?: string;
   args?: string[];
   env?: Record<string, string>;
 }
+
+/**
+ * A fleet file of the shop in these cells, whose names begin with their region; tenants by the header x-tenant, or as
+ * `<tenant>.shop.localhost`.
+ */
+export const shopFleet = (cells: readonly string[], capacity = "{ tenants: 50, connections: 40 }"): string => `
+fleet: test
+regions: { ${[...new Set(cells.map((cell) => cell.slice(0, 2)))].map((region) => `${region}: {}`).join(", ")} }
+blueprints:
+  shop:
+    services:
+      app:
+        command: [node, ${JSON.stringify(join(root, "examples/shop/dist/app.js"))}]
+        env: { PORT: "\${port.http}", DATABASE_URL: "\${database.url}" }
+        ports: { http: auto }
+        readiness: { path: /ready }
+    database: { engine: postgres, schema: [${JSON.stringify(join(root, "examples/shop/schema"))}] }
+    capacity: ${capacity}
+cells:
+${cells.map((cell) => `  ${cell}: { region: ${cell.slice(0, 2)}, blueprint: shop }`).join("\n")}
+routing: { identify: [ { by: header, header: x-tenant }, { by: host, suffix: shop.localhost } ] }
+`;
 
 /** A real fleet of real processes on free ports, in a folder of its own. */
 export async function startFleet({ fleetFile, args = [], env = {} }: FleetOptions = {}): Promise<TestFleet> {
   const stateDirectory = await mkdtemp(join(tmpdir(), "cellplane-fleet-"));
   await chmod(stateDirectory, 0o711);
   const file = fleetFile === undefined ? join(root, "examples/shop/cellplane.yaml") : join(stateDirectory, "cellplane.yaml");
-  if (fleetFile !== undefined) await writeFile(file, fleetFile.replaceAll("${root}", root.replace(/\/$/, "")));
+  if (fleetFile !== undefined) await writeFile(file, fleetFile);
 
   let up: ChildProcess;
   const fleet = { stateDirectory, apiUrl: "", routerUrl: "", consoleUrl: "", adminToken: "" };

@@ -4,32 +4,14 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { startFleet, type TestFleet } from "../fleet.ts";
+import { shopFleet, startFleet, type TestFleet } from "../fleet.ts";
 import { launchChromium } from "./chromium.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const soon = { timeout: 30_000, interval: 50 };
 
 /** Three cells of the shop in two regions. */
-const threeCells = `
-fleet: test
-regions: { eu: {}, us: {} }
-blueprints:
-  shop:
-    services:
-      app:
-        command: [node, "\${root}/examples/shop/dist/app.js"]
-        env: { PORT: "\${port.http}", DATABASE_URL: "\${database.url}" }
-        ports: { http: auto }
-        readiness: { path: /ready }
-    database: { engine: postgres, schema: ["\${root}/examples/shop/schema"] }
-    capacity: { tenants: 50, connections: 40 }
-cells:
-  eu-1: { region: eu, blueprint: shop }
-  eu-2: { region: eu, blueprint: shop }
-  us-1: { region: us, blueprint: shop }
-routing: { identify: [ { by: header, header: x-tenant } ] }
-`;
+const threeCells = shopFleet(["eu-1", "eu-2", "us-1"]);
 
 let fleet: TestFleet;
 let browser: Browser;
