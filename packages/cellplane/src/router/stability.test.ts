@@ -34,6 +34,14 @@ async function client(port: number, host: string, running: () => boolean, result
   agent.destroy();
 }
 
+function isRunning(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+}
+
 test("D17, R5: with the control plane dead and the router restarted from its disk, no request fails", async () => {
   const directory = await mkdtemp(join(tmpdir(), "cellplane-stability-"));
   const cells = [await testCell("eu-1", 1), await testCell("eu-2", 2)];
@@ -73,9 +81,10 @@ test("D17, R5: with the control plane dead and the router restarted from its dis
     expect(cells[1]?.seen.filter((seen) => seen.headers["x-cellplane-tenant"] === "t0").length).toBeGreaterThan(0);
   } finally {
     running = false;
-    const last = routers().at(-1);
-    if (last && held.exitCode === null) process.kill(last.pid, "SIGTERM");
-    if (held.exitCode === null) await once(held, "exit");
+    // First the one that would start the next.
+    held.kill("SIGKILL");
+    for (const { pid } of routers()) if (isRunning(pid)) process.kill(pid, "SIGKILL");
+    if (!held.stdout.closed) await once(held.stdout, "close");
     await control.close();
     for (const cell of cells) {
       cell.server.closeAllConnections();
