@@ -42,6 +42,9 @@ export interface LocalDriver extends CellDriver {
 
 /** Where `apply` may be killed by a test while it brings the former cell back. */
 export const revertPoints = ["reverting", "reverted", "answered"].map((point) => `local.apply.${point}`);
+/** Shorter than what whoever asks for a cell's health waits for it, so that the check that hangs is the one that is named. */
+const checkTimeoutMs = 1500;
+
 /** Where `destroy` may be killed by a test. */
 export const destroyPoints = ["intended", "stopped", "removed"].map((point) => `local.destroy.${point}`);
 
@@ -245,7 +248,7 @@ export function createLocalDriver({ stateDirectory, keeper, findPostgres, enviro
       const isDatabase = service.name === databaseName(cell);
       const status = await readStatus(stateDirectory, service.name);
       const alive = status?.process ? await isRunning(status.process) : false;
-      const detail = !alive ? status?.problem || "it does not run" : isDatabase ? await whyNoAnswer(cell, signal) : service.ready ? await whyNotReady(service.ready) : "";
+      const detail = !alive ? status?.problem || "it does not run" : isDatabase ? await whyNoAnswer(cell, signal) : service.ready ? await whyNotReady(service.ready, checkTimeoutMs) : "";
       return { name: isDatabase ? "database" : `service/${service.name.slice(service.name.indexOf(".") + 1)}`, ok: detail === "", detail };
     });
     const found = await Promise.all(checks);
@@ -256,7 +259,9 @@ export function createLocalDriver({ stateDirectory, keeper, findPostgres, enviro
   async function whyNoAnswer(cell: string, signal: AbortSignal): Promise<string> {
     const url = await operatorUrl(cell);
     if (url === null) return "it was never made";
-    return withSession(url, AbortSignal.any([signal, AbortSignal.timeout(2000)]), (session) => session.query("select 1")).then(() => "", (error: Error) => `it does not answer: ${error.message}`);
+    return withSession(url, AbortSignal.any([signal, AbortSignal.timeout(checkTimeoutMs)]), (session) => session.query("select 1")).then(() => "", (error: Error) =>
+      error.name === "TimeoutError" ? `it says nothing within ${checkTimeoutMs} ms` : `it does not answer: ${error.message}`,
+    );
   }
 
   /** Of the superuser, on the app's database. */
