@@ -34,7 +34,7 @@ const runs = 2000;
 const peerRuns = quick ? 200 : 1000;
 const rounds = quick ? 2 : 7;
 const aloneRuns = 20;
-const kills = quick ? 8 : 60;
+const kills = quick ? 6 : 60;
 const orphans = 25;
 const idleMs = quick ? 3000 : 20_000;
 

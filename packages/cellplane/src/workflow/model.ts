@@ -20,7 +20,7 @@ export const isFinal = (state: RunState): boolean => (finalStates as readonly Ru
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
 /** What an effect carries so that the receiver can refuse a zombie: "apply only if the epoch is ≥ the last one seen". */
-export interface FencingToken {
+interface FencingToken {
   runId: string;
   /** Greater at every claim than at any claim before, of this run or another: whoever holds a lock later has the greater one. */
   epoch: number;
