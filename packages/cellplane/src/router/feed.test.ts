@@ -89,7 +89,7 @@ describe("D12: a router follows the log and says how far", () => {
   });
 });
 
-describe("D13, R12: what is not right changes nothing", () => {
+describe("D13: what is not right changes nothing", () => {
   test("a spoilt batch is refused, the last good table serves, and a snapshot heals", async () => {
     const { control, fleet } = await controlled();
     control.mangle = (what, bytes) => (what === "batch" ? Buffer.from(bytes.toString("latin1").replace("t acme 2", "t acme 1"), "latin1") : bytes);
@@ -246,7 +246,7 @@ describe("D15: a moving tenant's requests wait and are not lost", () => {
   });
 });
 
-describe("D16, R6: a cell's 421 sends the request by the newer route", () => {
+describe("D16: a cell's 421 sends the request by the newer route", () => {
   /** A cell whose guard refuses the tenant, before it does anything. */
   const refusing = (): Promise<TestCell> => testCell("eu-1", 1, (_, response) => (response.writeHead(421, { "content-type": "application/problem+json" }).end('{"code":"route_stale"}'), true));
   const post = (body: string): string => `POST / HTTP/1.1\r\nHost: acme.test\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`;

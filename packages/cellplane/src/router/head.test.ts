@@ -156,7 +156,7 @@ describe("D2: only what the router says reaches a cell under the router's names"
   });
 });
 
-describe("S5: a host is one tenant's or nobody's", () => {
+describe("D4: a host is one tenant's or nobody's", () => {
   test("whatever stands in Host, the name that is looked up is ASCII in small letters and part of it", () =>
     fc.assert(
       fc.property(fc.string({ unit: "binary", maxLength: 40 }), (host) => {

@@ -142,7 +142,7 @@ describe("D5: one connection carries many requests, each with its own answer", (
   });
 });
 
-describe("D1, S4: no second request is smuggled in", () => {
+describe("D1: no second request is smuggled in", () => {
   const smuggled = "GET /smuggled HTTP/1.1\r\nHost: bolt.test\r\n\r\n";
   test.each<[string, string]>([
     ["CL.TE", `POST / HTTP/1.1\r\nHost: acme.test\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n${smuggled}`],
@@ -354,7 +354,7 @@ describe("D8: a hung cell takes nothing from the others", () => {
   });
 });
 
-describe("D9: nobody holds a connection for nothing (S11)", () => {
+describe("D9: nobody holds a connection for nothing", () => {
   const limits = { headMs: 200, idleMs: 300, progressMs: 300 };
   test("a head, a body, an answer, an idle client: each has its time", async () => {
     const hung = await rawCell(() => undefined);

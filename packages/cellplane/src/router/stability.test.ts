@@ -1,5 +1,4 @@
 import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { Agent, request } from "node:http";
 import { tmpdir } from "node:os";
@@ -42,7 +41,7 @@ function isRunning(pid: number): boolean {
   }
 }
 
-test("D17, R5: with the control plane dead and the router restarted from its disk, no request fails", async () => {
+test("D17: with the control plane dead and the router restarted from its disk, no request fails", async () => {
   const directory = await mkdtemp(join(tmpdir(), "cellplane-stability-"));
   const cells = [await testCell("eu-1", 1), await testCell("eu-2", 2)];
   const control = await testControl([hostRule, ...cells.map(cellChange), ...Array.from({ length: 20 }, (_, i) => tenantChange(`t${i}`, 1 + (i % 2)))]);
@@ -83,8 +82,10 @@ test("D17, R5: with the control plane dead and the router restarted from its dis
     running = false;
     // First the one that would start the next.
     held.kill("SIGKILL");
-    for (const { pid } of routers()) if (isRunning(pid)) process.kill(pid, "SIGKILL");
-    if (!held.stdout.closed) await once(held.stdout, "close");
+    while (!held.stdout.closed) {
+      for (const { pid } of routers()) if (isRunning(pid)) process.kill(pid, "SIGKILL");
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
     await control.close();
     for (const cell of cells) {
       cell.server.closeAllConnections();

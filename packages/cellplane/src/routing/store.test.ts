@@ -136,7 +136,7 @@ test("R7: the latest word of a router counts, in whatever order it arrives", asy
   ]);
 });
 
-test("500 tenants a second and more pass, one commit each; thousands in one commit are one statement", async () => {
+test("R5: 500 tenants a second and more pass, one commit each; thousands in one commit are one statement", async () => {
   const start = performance.now();
   await Promise.all(Array.from({ length: 1000 }, (_, i) => publish(tenant(`t${i}`), key(`t${i}.com`, `t${i}`))));
   const perSecond = 1000 / ((performance.now() - start) / 1000);
