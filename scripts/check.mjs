@@ -1,8 +1,8 @@
 // Everything that can be told without running the code: types, purity, layers, lint, dead code.
 import { spawnSync } from "node:child_process";
-import { fileURLToPath } from "node:url";
+import { ready, root } from "./ready.mjs";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
+ready();
 const tsc = "node_modules/@typescript/native/bin/tsc";
 const checks = [
   ["types", [tsc, "-p", "tsconfig.json"]],

@@ -71,7 +71,8 @@ function buildPackages(): void {
     const stamp = join(project, ".tmp", "built");
     if (existsSync(stamp) && existsSync(join(project, "dist")) && newestMs(source) < statSync(stamp).mtimeMs) continue;
     const startedAt = new Date();
-    const aside = join(project, ".tmp", `build-${process.pid}`);
+    // As deep as `dist`, since source maps name the sources by a relative path.
+    const aside = join(project, `.build-${process.pid}`);
     spawnSync(process.execPath, [tsc, "-p", project, "--outDir", aside], { stdio: "ignore" });
     if (name === "packages/cellplane") cpSync(join(source, "store/schema"), join(aside, "store/schema"), { recursive: true });
     replaceFiles(aside, join(project, "dist"));

@@ -57,7 +57,6 @@ const DatabaseSpec = z.strictObject({
   /** The column that names the tenant in every tenant table. */
   tenantColumn: z.string().regex(/^[a-z_][a-z0-9_]*$/).default("tenant_id"),
 }).meta({ id: "DatabaseSpec" });
-export type DatabaseSpec = z.infer<typeof DatabaseSpec>;
 
 /** What all cells of a kind have in common; a cell is a blueprint in a region. */
 export const Blueprint = z.strictObject({
