@@ -77,8 +77,10 @@ export class RouteTable implements RouteLookup {
       if (entry === 0) return;
       id = this.#addTenant(bytes, start, end);
     }
-    const before = this.#page(id).setEntry(id & (pageSize - 1), entry);
-    this.tenants += Number(entry !== 0) - Number(before !== 0);
+    const page = this.#page(id);
+    const at = id & (pageSize - 1);
+    this.tenants += Number(entry !== 0) - Number(page.hasEntry(at));
+    page.setEntry(at, entry);
     if (entry !== 0 && stateOf(entry) === "hold") this.held.add(latin1(bytes, start, end));
     else if (this.held.size > 0) this.held.delete(latin1(bytes, start, end));
     if (entry === 0) this.#forgetIfUnused(id);
@@ -184,7 +186,7 @@ export class RouteTable implements RouteLookup {
   #forgetIfUnused(id: number): void {
     const page = this.#page(id);
     const at = id & (pageSize - 1);
-    if (page.entry(at) !== 0 || page.keyCount(at) !== 0) return;
+    if (page.hasEntry(at) || page.keyCount(at) !== 0) return;
     const name = page.nameRef(at);
     const hash = this.#hash(0, page.names, name >>> 6, (name >>> 6) + (name & 63));
     const segment = this.#segment(hash);
@@ -295,6 +297,11 @@ function same(stored: Uint8Array, at: number, bytes: Uint8Array, start: number, 
   return true;
 }
 
+/** A loop, since names are short and a view of them costs more than their bytes. */
+function copy(from: Uint8Array, start: number, end: number, to: Uint8Array, at: number): void {
+  for (let i = start, j = at; i < end; i++, j++) to[j] = from[i] as number;
+}
+
 const latin1 = (bytes: Uint8Array, start: number, end: number): string => Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString("latin1");
 
 const shared = (bytes: number): SharedArrayBuffer => new SharedArrayBuffer(bytes);
@@ -319,9 +326,12 @@ class Page {
     return Number(Atomics.load(this.#words, at * 2));
   }
 
-  /** @returns the entry before */
-  setEntry(at: number, entry: number): number {
-    return Number(Atomics.exchange(this.#words, at * 2, BigInt(entry)));
+  hasEntry(at: number): boolean {
+    return this.#refs[at * 4] !== 0 || this.#refs[at * 4 + 1] !== 0;
+  }
+
+  setEntry(at: number, entry: number): void {
+    Atomics.store(this.#words, at * 2, BigInt(entry));
   }
 
   keyCount(at: number): number {
@@ -338,8 +348,8 @@ class Page {
   }
 
   setName(at: number, bytes: Uint8Array, start: number, end: number): void {
-    if (this.#namesEnd + end - start > this.names.length) this.#compact(end - start);
-    this.names.set(bytes.subarray(start, end), this.#namesEnd);
+    if (this.#namesEnd + end - start > this.names.length) this.#makeRoom(end - start);
+    copy(bytes, start, end, this.names, this.#namesEnd);
     this.#refs[at * 4 + 2] = this.#namesEnd * 64 + end - start;
     this.#namesEnd += end - start;
   }
@@ -353,17 +363,22 @@ class Page {
     return this.#memory.byteLength + this.names.byteLength;
   }
 
-  #compact(needed: number): void {
-    const next = new Uint8Array(shared(Math.ceil((this.#namesEnd - this.#wasted + needed) * 1.4)));
+  #makeRoom(needed: number): void {
+    const next = new Uint8Array(shared(Math.ceil((this.#namesEnd - this.#wasted + needed) * 1.5)));
+    if (this.#wasted === 0) next.set(this.names);
+    else this.#compactInto(next);
+    this.names = next;
+  }
+
+  #compactInto(next: Uint8Array): void {
     let end = 0;
     for (let at = 0; at < pageSize; at++) {
       const name = this.nameRef(at);
       if (name === 0) continue;
-      next.set(this.names.subarray(name >>> 6, (name >>> 6) + (name & 63)), end);
+      copy(this.names, name >>> 6, (name >>> 6) + (name & 63), next, end);
       this.#refs[at * 4 + 2] = end * 64 + (name & 63);
       end += name & 63;
     }
-    this.names = next;
     this.#namesEnd = end;
     this.#wasted = 0;
   }
@@ -427,7 +442,7 @@ class Segment {
     records[at + 3] = tenant >>> 24;
     records[at + 4] = space;
     records[at + 5] = end - start;
-    records.set(bytes.subarray(start, end), at + recordHead);
+    copy(bytes, start, end, records, at + recordHead);
     this.recordsEnd = at + recordHead + end - start;
     return recordBit + at;
   }
