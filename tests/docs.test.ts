@@ -36,15 +36,16 @@ describe("commands in the documents do what they say", async () => {
   const commands = (await Promise.all((await documents()).map(async (document) => commandsIn(await readFile(document, "utf8")).map((command) => ({ document: document.slice(root.length), command }))))).flat();
   let fleet: TestFleet;
   beforeAll(async () => {
-    fleet = await startFleet();
+    fleet = await startFleet({ args: ["--import", "examples/shop/tenants.ndjson"] });
   }, 120_000);
   afterAll(() => fleet.stop(), 60_000);
 
   test("there are some", () => expect(commands.length).toBeGreaterThan(5));
 
   test.each(commands)("$document: $command", async ({ command }) => {
-    // As written, but for where the fleet of this test is.
-    const line = command.replaceAll("http://localhost:8080", fleet.routerUrl).replace(/^npx cellplane/, `${process.execPath} packages/cellplane/bin/cellplane.mjs`);
+    // As written, but for where the fleet of this test is, and in less time.
+    const line = command.replaceAll(/http:\/\/(localhost|127\.0\.0\.1):8080/g, fleet.routerUrl).replaceAll("http://127.0.0.1:7070", fleet.apiUrl)
+      .replace("CELLPLANE_TOKEN=…", `CELLPLANE_TOKEN=${fleet.adminToken}`).replace("--rate 50 --duration 30 --journal /tmp/journal", `--target ${fleet.routerUrl} --rate 50 --duration 3 --journal ${fleet.stateDirectory}/journal`).replace(/^npx cellplane/, `${process.execPath} packages/cellplane/bin/cellplane.mjs`);
     const run = async (): Promise<{ code: number; output: string }> => {
       const child = spawn("/bin/sh", ["-c", line], { cwd: root, env: { ...process.env, CI: "1", CELLPLANE_STATE_DIR: fleet.stateDirectory }, stdio: ["ignore", "pipe", "pipe"] });
       let output = "";

@@ -81,7 +81,11 @@ async function dieEverywhere(kind: keyof typeof places, start: (cell: string) =>
   try {
     for (let i = 0; i < 2; i++) spawnWorker();
     const ended = await Promise.all(runs.map(async ({ run, ...rest }) => ({ ...rest, operation: await plane.wait(run, 50_000) })));
-    const killed = await readdir(markers);
+    // Who is killed right after the end of a run may be so after the end was seen here.
+    const killed = await until("as many died as were told to", async () => {
+      const found = await readdir(markers);
+      return found.length === runs.length && found;
+    }).catch(() => readdir(markers));
     expect(runs.filter(({ run }) => !killed.includes(run)).map(({ place }) => place), "each was killed where it should be").toEqual([]);
     return ended;
   } finally {

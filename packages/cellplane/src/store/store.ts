@@ -21,8 +21,8 @@ const types = {
     oid === pg.types.builtins.INT8 || oid === pg.types.builtins.NUMERIC ? Number : pg.types.getTypeParser(oid, format as "text"),
 };
 
-/** Of every session, from its first statement on. */
-const sessionOptions = "-c search_path=cellplane,public";
+/** Of every session, from its first statement on. A process that stops in the middle of a transaction must not hold its locks for ever. */
+const sessionOptions = "-c search_path=cellplane,public -c idle_in_transaction_session_timeout=15s";
 const ignore = (): void => undefined;
 const lostConnection = /terminat|ECONNRE|EPIPE|ENOENT|ECONNREFUSED|timeout exceeded when trying to connect|Client has encountered a connection error|not queryable|the database system is/i;
 
