@@ -217,6 +217,6 @@ export async function saveAcks(store: Queryable, acks: readonly RouterAck[]): Pr
 export const listAcks = (store: Queryable, sinceMs: number): Promise<RouterAck[]> =>
   store.query(
     `select router, version, in_flight as "inFlight", (extract(epoch from acked_at) * 1000)::float8 as "atMs"
-       from route_router where acked_at > clock_timestamp() - make_interval(secs => $1) order by router`,
+       from route_router where acked_at > clock_timestamp() - make_interval(secs => $1) order by router collate "C"`,
     [sinceMs / 1000],
   );
