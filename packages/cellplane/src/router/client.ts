@@ -40,7 +40,7 @@ const pendingBytesMax = 64 * 1024;
 /** Up to here head and body go out as one string, which costs one system call and no copy that lives on. */
 const stringBytesMax = 16 * 1024;
 const lingerMs = 2000;
-const halfCloseMs = 100;
+const halfCloseMs = 1000;
 
 /** Bytes that outlive the call; the buffer they came in is read into again. */
 const kept = (bytes: Buffer, start: number, end: number): string | Buffer => (end - start <= stringBytesMax ? bytes.toString("latin1", start, end) : Buffer.from(bytes.subarray(start, end)));
@@ -180,7 +180,7 @@ export class Client implements Exchange, Waiting {
       } else at = this.#takeRequest(head, bytes, headEnd, end);
     }
     this.#reading = false;
-    this.#stash(bytes, at, end);
+    if (this.#phase !== "closing") this.#stash(bytes, at, end);
   }
 
   #resetRequest(): void {

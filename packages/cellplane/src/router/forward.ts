@@ -185,6 +185,7 @@ export class CellPool {
   #retry: NodeJS.Timeout | null = null;
   /** Upgraded connections live for hours: they take no room from requests. */
   readonly #tunnels = new Set<CellConnection>();
+  #closed = false;
 
   constructor(route: CellRoute, parts: { limits: Limits; ticks: Ticks; head: CellHead; readBuffer: Buffer; counters: CellCounters }) {
     this.route = route;
@@ -233,6 +234,7 @@ export class CellPool {
   }
 
   release(connection: CellConnection): void {
+    if (this.#closed) return connection.destroy();
     const next = this.#shift();
     if (next !== undefined) return connection.start(next);
     connection.idleSinceMs = this.ticks.nowMs;
@@ -270,7 +272,9 @@ export class CellPool {
     else this.#connectMore();
   }
 
+  /** The cell is gone, or the router goes. Requests under way end where they are. */
   close(): void {
+    this.#closed = true;
     if (this.#retry) clearTimeout(this.#retry);
     this.#refuseAll("cell_down");
     this.dropIdle();

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { createServer as createTcpServer, type AddressInfo, type Socket } from "node:net";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { WebSocket, WebSocketServer } from "ws";
+import { prng } from "../base/prng.ts";
 import { exchange, stampSecret, type TestCell, type TestFleet, tenantChange, testCell, testFleet } from "./testing/fleet.ts";
 
 const get = (path = "/", host = "acme.test", ...lines: string[]): string => `${[`GET ${path} HTTP/1.1`, `Host: ${host}`, ...lines].join("\r\n")}\r\n\r\n`;
@@ -163,6 +164,32 @@ describe("D1: no second request is smuggled in", () => {
     expect(answer).toContain("connection: close");
     await new Promise((resolve) => setTimeout(resolve, 20));
     expect([...eu1.seen, ...eu2.seen].filter((seen) => seen.url === "/smuggled")).toEqual([]);
+  });
+
+  const seed = Number(process.env["SEED"] ?? Math.floor(Math.random() * 2 ** 32));
+  test(`whatever is done to the bytes, a cell sees only what was answered for it, with one stamp (SEED=${seed})`, async () => {
+    const random = prng(seed);
+    const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)] as T;
+    const requests = [get("/a"), get("/b", "bolt.test"), `POST /c HTTP/1.1\r\nHost: acme.test\r\nContent-Length: 5\r\n\r\nhello`, `POST /d HTTP/1.1\r\nHost: bolt.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n`];
+    const noise = ["\r", "\n", "\r\n", " ", "\t", "\0", ":", "\x0b", "0", "Host: bolt.test\r\n", "x-cellplane-tenant: evil\r\n", "X_Cellplane-Cell: evil\r\n", "Content-Length: 3\r\n", "Transfer-Encoding: chunked\r\n", "Connection: x-cellplane-tenant\r\n", ";", "\x80"];
+    for (let round = 0; round < 400; round++) {
+      let bytes = Array.from({ length: 1 + Math.floor(random() * 3) }, () => pick(requests)).join("");
+      for (let i = 0; i < 1 + Math.floor(random() * 3); i++) {
+        const at = Math.floor(random() * bytes.length);
+        bytes = bytes.slice(0, at) + pick(noise) + bytes.slice(at + Math.floor(random() * 3));
+      }
+      const socket = fleet.open();
+      const answer = exchange(socket, Buffer.from(bytes, "latin1"));
+      socket.end();
+      const answered = (await answer).match(/^HTTP\/1\.1 \d/gm)?.length ?? 0;
+      const seen = [...eu1.seen.splice(0), ...eu2.seen.splice(0)];
+      expect(seen.length, bytes).toBeLessThanOrEqual(answered);
+      for (const { cell, raw, headers } of seen) {
+        const stamps = raw.filter((text, i) => i % 2 === 0 && /^x.cellplane/i.test(text));
+        expect(stamps, bytes).toEqual(["x-cellplane-tenant", "x-cellplane-cell", "x-cellplane-epoch", "x-cellplane-signature"]);
+        expect([headers["x-cellplane-tenant"], headers["x-cellplane-cell"]], bytes).toEqual(cell === "eu-1" ? ["acme", "eu-1"] : ["bolt", "eu-2"]);
+      }
+    }
   });
 
   test("a body that looks like a request is a body", async () => {
@@ -346,7 +373,7 @@ describe("D8: a hung cell takes nothing from the others", () => {
     await expect.poll(() => hung.sockets.length).toBe(2);
     expect(codeOf(await shared.raw(get("/", "acme.test", close)))).toBe("tenant_busy");
     // Whoever leaves makes room, at the cell too.
-    await new Promise((resolve) => setTimeout(resolve, 150));
+    await new Promise((resolve) => setTimeout(resolve, 1100));
     open[0]?.destroy();
     await expect.poll(() => hung.sockets.filter((socket) => !socket.destroyed).length).toBe(1);
     open[1]?.destroy();
