@@ -77,6 +77,7 @@ function buildPackages(): void {
     if (name === "packages/cellplane") cpSync(join(source, "store/schema"), join(aside, "store/schema"), { recursive: true });
     replaceFiles(aside, join(project, "dist"));
     rmSync(aside, { recursive: true, force: true });
+    mkdirSync(join(project, ".tmp"), { recursive: true });
     writeFileSync(stamp, "");
     // What was changed while the compiler read is built next time.
     utimesSync(stamp, startedAt, startedAt);
