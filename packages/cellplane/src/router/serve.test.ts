@@ -199,9 +199,8 @@ describe("D1: no second request is smuggled in", () => {
 });
 
 describe("D6: bodies stream both ways, of any size, without being gathered", () => {
-  test("128 MiB there and back in bounded memory", async () => {
+  test("128 MiB there and back; who does not read stops who sends", async () => {
     const size = 128 * 1024 * 1024;
-    let received = 0;
     // A cell that sends back what it gets, as it gets it.
     const cell = await testCell("stream", 1);
     cell.server.removeAllListeners("request");
@@ -210,23 +209,24 @@ describe("D6: bodies stream both ways, of any size, without being gathered", () 
       request.pipe(response);
     });
     const streaming = await testFleet({ cells: [cell] });
-    const socket = streaming.open();
-    const rssBefore = process.memoryUsage().arrayBuffers;
-    let peak = 0;
+    const socket = streaming.open().pause();
     socket.write(`POST / HTTP/1.1\r\nHost: acme.test\r\nContent-Length: ${size}\r\n\r\n`);
     const piece = Buffer.alloc(64 * 1024, "x");
+    let sent = 0;
     const sending = (async () => {
-      for (let sent = 0; sent < size; sent += piece.length) if (!socket.write(piece)) await once(socket, "drain");
+      for (; sent < size; sent += piece.length) if (!socket.write(piece)) await once(socket, "drain");
     })();
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    for await (const chunk of socket) {
-      received += (chunk as Buffer).length;
-      peak = Math.max(peak, process.memoryUsage().arrayBuffers - rssBefore);
-      if (received >= size) break;
+    let before = -1;
+    while (before !== sent) {
+      before = sent;
+      await new Promise((resolve) => setTimeout(resolve, 400));
     }
+    // Four kernel buffers of some MiB each, and what the router may hold.
+    expect(sent).toBeLessThan(64 * 1024 * 1024);
+    let received = 0;
+    for await (const chunk of socket) if ((received += (chunk as Buffer).length) >= size) break;
     await sending;
     expect(received).toBeGreaterThanOrEqual(size);
-    expect(peak).toBeLessThan(64 * 1024 * 1024);
     await streaming.close();
   });
 
