@@ -69,22 +69,37 @@ const select = `
          o.ok, coalesce(o.checks, '[]') as checks, coalesce(o.drift, '[]') as drift, o.observed_at
     from cell c left join cell_observed o on o.cell = c.name`;
 
+/** A load that is to live in a cell; `tenants` is how many it is, usually 1. */
+export interface Arrival {
+  cell: string;
+  load: Capacity;
+}
+
 /**
- * Takes a load onto a cell, in one statement that is true or false: the cell is active, is not already another tenant's
- * own, and nothing goes over its capacity.
+ * Takes arrivals onto their cells, in one statement; each cell takes all that were meant for it, or none. What is checked
+ * is the row as it is at this moment, whatever it was decided from: the cell is active, is not already another tenant's own, and
+ * nothing goes over its capacity.
  *
- * @param load `tenants` is how many tenants it is, usually 1
- * @param fillRatio what part of the capacity may be filled, 0…1; the rest is headroom
- * @returns the cell's index, or null when it does not take it
+ * @param headroomRatio what part of a shared cell's capacity stays free, 0…1
+ * @returns the cells that took them
  */
-export async function reserve(tx: Tx, cell: string, load: Capacity, { fillRatio = 1 } = {}): Promise<number | null> {
-  const added = dimensions.map((dimension, i) => `${columnOf[dimension]}_used = ${columnOf[dimension]}_used + $${i + 2}`);
-  const fits = dimensions.map((dimension, i) => `(${columnOf[dimension]}_capacity is null or ${columnOf[dimension]}_used + $${i + 2} <= ${columnOf[dimension]}_capacity * $6::numeric)`);
-  const [row] = await tx.query<{ index: number }>(
-    `update cell set ${added.join(", ")} where name = $1 and state = 'active' and (class <> 'dedicated' or tenants_used + $2 <= 1) and ${fits.join(" and ")} returning index`,
-    [cell, ...dimensions.map((dimension) => load[dimension] ?? 0), fillRatio],
+export async function reserve(tx: Tx, arrivals: readonly Arrival[], { headroomRatio = 0 } = {}): Promise<Set<string>> {
+  if (arrivals.length === 0) return new Set();
+  const columns = dimensions.map((dimension) => columnOf[dimension]);
+  const share = "case when c.class = 'dedicated' then 1 else $6::numeric end";
+  const fits = columns.map((column) => {
+    const limit = column === "tenants" ? `case when c.class = 'dedicated' then least(c.tenants_capacity, 1) else c.tenants_capacity * ${share} end` : `c.${column}_capacity * ${share}`;
+    return `(w.${column} = 0 or (${limit}) is null or c.${column}_used + w.${column} <= ${limit})`;
+  });
+  // Summed by PostgreSQL, whose numerics are exact: what a deletion gives back later leaves nothing over.
+  const rows = await tx.query<{ name: string }>(
+    `with w as (select cell, ${columns.map((column) => `sum(${column}) as ${column}`).join(", ")}
+                  from unnest($1::text[], $2::numeric[], $3::numeric[], $4::numeric[], $5::numeric[]) as a (cell, ${columns.join(", ")}) group by cell)
+     update cell c set ${columns.map((column) => `${column}_used = c.${column}_used + w.${column}`).join(", ")}
+       from w where c.name = w.cell and c.state = 'active' and ${fits.join(" and ")} returning c.name`,
+    [arrivals.map(({ cell }) => cell), ...dimensions.map((dimension) => arrivals.map(({ load }) => load[dimension] ?? 0)), 1 - headroomRatio],
   );
-  return row?.index ?? null;
+  return new Set(rows.map((row) => row.name));
 }
 
 /** Gives back what `reserve` took. Below zero would be a defect of ours, and the table refuses it. */

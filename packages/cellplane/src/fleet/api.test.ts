@@ -125,7 +125,7 @@ test("F4: of two applies decided from the same fleet, the second to come is refu
 });
 
 test("F9, F8: a change that a cell does not take reaches no other, and the next apply goes on", async () => {
-  await plane.store.transaction((tx) => reserve(tx, "eu-1", { tenants: 2 }));
+  await plane.store.transaction((tx) => reserve(tx, [{ cell: "eu-1", load: { tenants: 2 } }]));
   const { run } = await applied(fileOf({ version: "2", config: "{ broken: exits at once }", cells: ["eu-1", "eu-2", "us-1", "eu-3"] }));
   expect(run).toMatchObject({ state: "failed", error: { code: "fleet_incomplete" } });
   // eu-3 is new, and made from the same broken blueprint.

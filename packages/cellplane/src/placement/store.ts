@@ -2,11 +2,11 @@ import { assert } from "../base/assert.ts";
 import { CellplaneError, type ErrorCode, fail } from "../base/errors.ts";
 import { type Capacity, type CellSpec, dimensions, type NewCell } from "../cell/model.ts";
 import { canonicalJson } from "../base/canonical.ts";
-import { release } from "../cell/store.ts";
+import { release, reserve } from "../cell/store.ts";
 import { type ClaimStore, claimsOf } from "../claim/store.ts";
 import type { Queryable, Tx } from "../store/model.ts";
 import type { Store } from "../store/store.ts";
-import { type CreatedTenant, keyPlace, type Load, type NewTenant } from "../tenant/model.ts";
+import { type CreatedTenant, keyPlace, type NewTenant } from "../tenant/model.ts";
 import { type Admission, holdAdmission, isWord, loadValues, type TenantRecord, type TenantRow, type TenantStore } from "../tenant/store.ts";
 import type { CreateTenantInput } from "../tenant/steps.ts";
 import type { Json } from "../workflow/model.ts";
@@ -120,7 +120,7 @@ export function createPlacementStore({ store, tenants, claims, settings, specOf,
           outcomes.set(tenant, error);
         }
       }
-      const taken = await countIn(tx, planned.flatMap(({ cell, tenant }) => (cell === null ? [] : [{ cell, load: tenant.load }])), at.policy.headroomRatio);
+      const taken = await reserve(tx, planned.flatMap(({ cell, tenant }) => (cell === null ? [] : [{ cell, load: { tenants: 1, ...tenant.load } }])), at.policy);
       const refused = planned.filter(({ cell }) => cell !== null && !taken.has(cell));
       for (const cell of new Set(refused.map(({ cell }) => cell ?? ""))) refusals.set(cell, (refusals.get(cell) ?? 0) + 1);
       done.push(...planned.filter((row) => !refused.includes(row)));
@@ -177,7 +177,7 @@ export function createPlacementStore({ store, tenants, claims, settings, specOf,
       const [tenant] = await tenants.getAll(tx, [name]);
       if (tenant?.state !== "pending" || tenant.awaits === null) return;
       const { policy } = await settings(tx);
-      const taken = await countIn(tx, [{ cell: tenant.awaits, load: tenant.load }], policy.headroomRatio);
+      const taken = await reserve(tx, [{ cell: tenant.awaits, load: { tenants: 1, ...tenant.load } }], policy);
       if (!taken.has(tenant.awaits)) throw fail("no_cell", { tenant: name, reasons: [`${tenant.awaits}, which was made for it, does not take it`] });
       const [cell] = await tx.query<{ index: number }>("select index from cell where name = $1", [tenant.awaits]);
       assert(cell, "a cell that was counted in is there");
@@ -268,7 +268,6 @@ function createdTenant(record: TenantRecord | undefined, more: Pick<CreatedTenan
 // ── cells ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 const columnOf = { tenants: "tenants", connections: "connections", requestsPerSecond: "requests_per_second", diskBytes: "disk_bytes" } as const satisfies Record<keyof Capacity, string>;
-const columns = dimensions.map((dimension) => columnOf[dimension]);
 
 /** Read with each batch, so it is done without garbage worth mentioning. */
 async function readCells(at: Queryable): Promise<CellFacts[]> {
@@ -292,26 +291,3 @@ type Dimension = keyof Capacity;
 type CellRow = Omit<CellFacts, "capacity" | "used"> & Record<`${Dimension}Capacity`, number | null> & Record<`${Dimension}Used`, number>;
 const fieldsOf = <K extends string>(suffix: K) => Object.fromEntries(dimensions.map((dimension) => [dimension, `${dimension}${suffix}`])) as { [D in Dimension]: `${D}${K}` };
 const [capacityField, usedField] = [fieldsOf("Capacity"), fieldsOf("Used")];
-
-/**
- * Takes arrivals onto their cells; each cell takes all that were meant for it, or none. What is checked is the row as it
- * is at this moment, whatever the plan was made from, so no cell ever goes over its limit.
- *
- * @returns the cells that took them
- */
-async function countIn(tx: Tx, arrivals: { cell: string; load: Load }[], headroomRatio: number): Promise<Set<string>> {
-  if (arrivals.length === 0) return new Set();
-  // Summed by PostgreSQL, whose numerics are exact: what a deletion gives back later leaves nothing over.
-  const fits = columns.map((column) => {
-    const limit = column === "tenants" ? "case when c.class = 'dedicated' then least(c.tenants_capacity, 1) else c.tenants_capacity * $5::numeric end" : `c.${column}_capacity * case when c.class = 'dedicated' then 1 else $5::numeric end`;
-    return `(w.${column} = 0 or (${limit}) is null or c.${column}_used + w.${column} <= ${limit})`;
-  });
-  const rows = await tx.query<{ name: string }>(
-    `with w as (select cell, count(*) as tenants, sum(connections) as connections, sum(rps) as requests_per_second, sum(disk) as disk_bytes
-                  from unnest($1::text[], $2::numeric[], $3::numeric[], $4::numeric[]) as a (cell, connections, rps, disk) group by cell)
-     update cell c set ${columns.map((column) => `${column}_used = c.${column}_used + w.${column}`).join(", ")}
-       from w where c.name = w.cell and c.state = 'active' and ${fits.join(" and ")} returning c.name`,
-    [arrivals.map((a) => a.cell), ...([0, 1, 2] as const).map((i) => arrivals.map((a) => loadValues(a.load)[i])), 1 - headroomRatio],
-  );
-  return new Set(rows.map((row) => row.name));
-}
