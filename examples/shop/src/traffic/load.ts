@@ -71,6 +71,9 @@ const tallyOf = ({ counts, times }: Window): Tally => ({ requests: counts.ok + c
 /** Behind by more than this the generator itself stood still (a laptop that slept): it goes on from now. */
 const behindMsMax = 1000;
 
+/** How long the list of tenants may take. */
+const refreshTimeoutMs = 10_000;
+
 /** Sends traffic until it is stopped. @throws when the tenants cannot be read at the start, or the journal cannot be written */
 export async function startLoad(options: LoadOptions): Promise<Load> {
   const { requestsPerSecond, readShare, inFlightMax, retry, warn } = options;
@@ -152,14 +155,20 @@ export async function startLoad(options: LoadOptions): Promise<Load> {
   }
   tick();
 
+  let reading = false;
   const refreshing = setInterval(async () => {
+    // A control plane that hangs is asked by one call at a time.
+    if (reading) return;
+    reading = true;
     try {
-      tenants = await options.tenants(controller.signal);
+      tenants = await options.tenants(AbortSignal.any([controller.signal, AbortSignal.timeout(refreshTimeoutMs)]));
       const names = new Set(tenants);
       for (const name of shoppers.keys()) if (!names.has(name)) shoppers.delete(name);
     } catch (error) {
       // The control plane may be down; its tenants are not.
       if (!controller.signal.aborted) warn(`the tenants could not be read, going on with ${tenants.length}: ${(error as Error).message}`);
+    } finally {
+      reading = false;
     }
   }, options.refreshMs);
 
