@@ -39,7 +39,8 @@ const indexMax = 65535;
 const numbersLockKey = 0x6e756d62;
 const watchLockKey = 0x77617463;
 
-const columnOf = { tenants: "tenants", connections: "connections", requestsPerSecond: "requests_per_second", diskBytes: "disk_bytes" } as const satisfies Record<keyof Capacity, string>;
+/** Name of a dimension in the columns `<name>_capacity` and `<name>_used`. */
+export const columnOf = { tenants: "tenants", connections: "connections", requestsPerSecond: "requests_per_second", diskBytes: "disk_bytes" } as const satisfies Record<keyof Capacity, string>;
 const capacityColumns = dimensions.map((dimension) => `${columnOf[dimension]}_capacity`);
 const capacityValues = (capacity: Capacity): (number | null)[] => dimensions.map((dimension) => capacity[dimension] ?? null);
 /** `$first…` in the order of `dimensions`. */
@@ -70,7 +71,7 @@ const select = `
     from cell c left join cell_observed o on o.cell = c.name`;
 
 /** A load that is to live in a cell; `tenants` is how many it is, usually 1. */
-export interface Arrival {
+interface Arrival {
   cell: string;
   load: Capacity;
 }

@@ -7,7 +7,7 @@ import { fail } from "../base/errors.ts";
 import type { StateLayout } from "./state.ts";
 
 /** The service's name in the state directory. */
-const controlPostgres = "control-postgres";
+export const controlPostgres = "control-postgres";
 const readyTimeoutMs = 60_000;
 
 /**

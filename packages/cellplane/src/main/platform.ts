@@ -6,7 +6,7 @@ import { startKeeper } from "../drivers/keeper/keeper.ts";
 import type { Keeper, NewService } from "../drivers/keeper/model.ts";
 import { findPostgres } from "../drivers/postgres/binaries.ts";
 import { type Address, formatAddress, httpUrl, keepAddresses, keptAddresses, probeAddress } from "./address.ts";
-import { keepControlPostgres } from "./database.ts";
+import { controlPostgres, keepControlPostgres } from "./database.ts";
 import { keepStampSecret, type StateLayout, stateLayout } from "./state.ts";
 
 export interface PlatformOptions {
@@ -63,7 +63,7 @@ export async function startPlatform(options: PlatformOptions, log: (line: string
     });
     const controlPlane = service("control-plane", "control", ["server", "--listen", formatAddress(addresses.api), "--state-dir", layout.directory], {
       env: { DATABASE_URL: databaseUrl, CELLPLANE_STAMP_SECRET: stampSecret, CELLPLANE_LOG_LEVEL: "info", ...(options.pgBin ? { CELLPLANE_PG_BIN: resolve(options.pgBin) } : {}) },
-      after: options.databaseUrl ? [] : ["control-postgres"],
+      after: options.databaseUrl ? [] : [controlPostgres],
       ready: { kind: "http", url: `${urls.apiUrl}/ready` },
       readyIntervalMs: 50,
     });

@@ -2,7 +2,7 @@ import { assert } from "../base/assert.ts";
 import { CellplaneError, type ErrorCode, fail } from "../base/errors.ts";
 import { type Capacity, type CellSpec, dimensions, type NewCell } from "../cell/model.ts";
 import { canonicalJson } from "../base/canonical.ts";
-import { release, reserve } from "../cell/store.ts";
+import { columnOf, release, reserve } from "../cell/store.ts";
 import { type ClaimStore, claimsOf } from "../claim/store.ts";
 import type { Queryable, Tx } from "../store/model.ts";
 import type { Store } from "../store/store.ts";
@@ -266,8 +266,6 @@ function createdTenant(record: TenantRecord | undefined, more: Pick<CreatedTenan
 }
 
 // ── cells ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-const columnOf = { tenants: "tenants", connections: "connections", requestsPerSecond: "requests_per_second", diskBytes: "disk_bytes" } as const satisfies Record<keyof Capacity, string>;
 
 /** Read with each batch, so it is done without garbage worth mentioning. */
 async function readCells(at: Queryable): Promise<CellFacts[]> {
